@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "augment/image.h"
+
+namespace dino {
+
+/// A numbered set of images, some with class labels. Reading is thread safe.
+class Dataset {
+ public:
+  /// Opens what `path` names:
+  /// - a folder: image files at any depth, hidden ones left out; the first-level subfolders that hold images
+  /// are the
+  ///   classes, in sorted order;
+  /// - a text file: one image per line, optionally `path label`; paths are relative to the text file's folder
+  /// or to the
+  ///   working directory; labels are numbers, or names that are numbered in sorted order; `#` starts a
+  ///   comment;
+  /// - `.tar` archives with members `class/name.ext`; several with commas or a glob;
+  /// - MNIST-style IDX images (`*-images-idx3-ubyte`, also `.gz`), with the labels file beside;
+  /// - CIFAR-10 or CIFAR-100 `.bin` files; several with commas or a glob.
+  ///
+  /// `channels` (1 or 3) is what `load` returns. Throws DataError if there is nothing to read, naming what
+  /// was looked for, and UsageError for other channels.
+  static std::unique_ptr<Dataset> open(const std::string& path, int channels = 3);
+
+  virtual ~Dataset() = default;
+  Dataset(const Dataset&) = delete;
+  Dataset& operator=(const Dataset&) = delete;
+
+  size_t size() const { return names_.size(); }
+  /// The file's path, or `archive:member`, or `file:number`.
+  const std::string& name(size_t index) const { return names_.at(index); }
+  /// The class in [0, class_names().size()), or -1 if unknown.
+  int label(size_t index) const { return labels_.at(index); }
+  const std::vector<std::string>& class_names() const { return class_names_; }
+  /// Whether every image has a label.
+  bool labelled() const { return labelled_; }
+
+  /// Reads and decodes one image, [height, width, channels]. Throws DataError naming the file and the cause.
+  virtual Image load(size_t index) const = 0;
+
+ protected:
+  explicit Dataset(int channels) : channels_(channels) {}
+
+  void add(std::string name, int label) {
+    names_.push_back(std::move(name));
+    labels_.push_back(label);
+    labelled_ = (labelled_ || names_.size() == 1) && label >= 0;
+  }
+
+  /// Numbers the classes of images added so far: `of_image[i]` is the class of image i, empty where unknown.
+  void number_classes(const std::vector<std::string>& of_image);
+
+  int channels_;
+  std::vector<std::string> class_names_;
+
+ private:
+  std::vector<std::string> names_;
+  std::vector<int> labels_;
+  bool labelled_ = false;
+};
+
+}  // namespace dino

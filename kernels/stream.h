@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <tuple>
+#include <typeindex>
+#include <vector>
+
+#include "kernels/device.h"
+#include "kernels/step_scalars.h"
+#include "kernels/thread_pool.h"
+
+namespace dino {
+
+/// Where CPU ops run: the thread pool, scratch memory per thread, and the scalars of the current step.
+/// Ops of one stream run one after the other. A CUDA stream of the same shape takes its place on a GPU.
+class CpuStream {
+ public:
+  /// `threads` as for ThreadPool: 0 means one per processor.
+  explicit CpuStream(int threads = 0) : pool_(threads), scratch_(static_cast<size_t>(pool_.threads())) {}
+
+  ThreadPool& pool() { return pool_; }
+
+  /// At least `bytes` of 64-byte aligned memory of thread `thread`, valid until the next call for that thread.
+  std::byte* scratch(int thread, size_t bytes);
+
+  /// At least `bytes` of 64-byte aligned memory shared by all threads of one op, valid until its next call.
+  /// It must be asked for outside of parallel sections.
+  std::byte* shared_scratch(size_t bytes);
+
+  /// The one object of type T of this stream, made when first asked for: where an op's `.cpp` keeps library primitives
+  /// that are costly to create. It must be asked for outside of parallel sections.
+  template <class T>
+  T& cache() {
+    std::shared_ptr<void>& slot = caches_[typeid(T)];
+    if (!slot) slot = std::make_shared<T>();
+    return *static_cast<T*>(slot.get());
+  }
+
+  /// The scalars of the current step; set by the training loop before the step.
+  StepScalars step;
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const;
+  };
+  struct Block {
+    std::unique_ptr<std::byte, Free> data;
+    size_t bytes = 0;
+    std::byte* at_least(size_t bytes);
+  };
+  ThreadPool pool_;
+  std::vector<Block> scratch_;
+  Block shared_;
+  std::map<std::type_index, std::shared_ptr<void>> caches_;
+};
+
+/// The streams that every op of this build must have overloads for.
+using Streams = std::tuple<CpuStream>;
+
+}  // namespace dino

@@ -1,0 +1,67 @@
+#include "models/block.h"
+
+#include <cmath>
+
+namespace dino {
+namespace {
+
+Tensor add(Context& context, const Tensor& x, const Tensor& branch, const Tensor& scale, const Sequences& sequences,
+           bool cls_only) {
+  const ResidualAdd op{.sequences = sequences, .cls_only = cls_only};
+  return run(context, op, {x, branch, scale})[ResidualAdd::y];
+}
+
+}  // namespace
+
+TransformerBlock TransformerBlock::declare(ParameterStore& store, const std::string& name, int64_t dim, int64_t heads,
+                                           int64_t mlp_hidden) {
+  const Init init = Init::truncated_normal(0.02);
+  TransformerBlock block;  // declared in the order of the reference's checkpoints
+  block.norm1 = NormLayer::declare(store, name + ".norm1", dim);
+  block.qkv = LinearLayer::declare(store, name + ".attn.qkv", dim, 3 * dim, init);
+  block.proj = LinearLayer::declare(store, name + ".attn.proj", dim, dim, init);
+  block.norm2 = NormLayer::declare(store, name + ".norm2", dim);
+  block.fc1 = LinearLayer::declare(store, name + ".mlp.fc1", dim, mlp_hidden, init);
+  block.fc2 = LinearLayer::declare(store, name + ".mlp.fc2", mlp_hidden, dim, init);
+  block.dim = dim;
+  block.heads = heads;
+  return block;
+}
+
+double TransformerBlock::scale() const { return 1 / std::sqrt(static_cast<double>(dim / heads)); }
+
+Tensor TransformerBlock::mlp(Context& context, const Tensor& x) const {
+  const Tensor hidden = fc1(context, norm2(context, x));
+  return fc2(context, run(context, Gelu{}, {hidden})[Gelu::y]);
+}
+
+Tensor TransformerBlock::operator()(Context& context, const Tensor& x, const Sequences& sequences,
+                                    const Scales& scales) const {
+  const Tensor packed = qkv(context, norm1(context, x));
+  const Attention op{.heads = heads, .scale = scale(), .sequences = sequences};
+  const Tensor attended = run(context, op, {packed.cols(0, dim), packed.cols(dim, 2 * dim), packed.cols(2 * dim, 3 * dim)})[Attention::o];
+  const Tensor y = add(context, x, proj(context, attended), scales.attention, sequences, false);
+  return add(context, y, mlp(context, y), scales.mlp, sequences, false);
+}
+
+Tensor TransformerBlock::cls_only(Context& context, const Tensor& x, const Sequences& sequences,
+                                  const Scales& scales) const {
+  const SelectCls select{.sequences = sequences};
+  const Tensor normed = norm1(context, x);
+  const Tensor weight = qkv.weight.tensor(), bias = qkv.bias.tensor();
+  const Tensor q = run(context, Linear{}, {run(context, select, {normed})[SelectCls::y], weight.rows(0, dim), bias.rows(0, dim)})[Linear::y];
+  const Tensor kv = run(context, Linear{}, {normed, weight.rows(dim, 3 * dim), bias.rows(dim, 3 * dim)})[Linear::y];
+  const Attention op{.heads = heads, .scale = scale(), .sequences = sequences, .cls_only = true};
+  const Tensor attended = run(context, op, {q, kv.cols(0, dim), kv.cols(dim, 2 * dim)})[Attention::o];
+  const Tensor cls = run(context, select, {x})[SelectCls::y];
+  const Tensor y = add(context, cls, proj(context, attended), scales.attention, sequences, true);
+  return add(context, y, mlp(context, y), scales.mlp, sequences, true);
+}
+
+Tensor TransformerBlock::attention_probabilities(Context& context, const Tensor& x, const Sequences& sequences) const {
+  const Tensor packed = qkv(context, norm1(context, x));
+  const AttentionProbabilities op{.heads = heads, .scale = scale(), .sequences = sequences};
+  return run(context, op, {packed.cols(0, dim), packed.cols(dim, 2 * dim)})[AttentionProbabilities::p];
+}
+
+}  // namespace dino

@@ -1,0 +1,91 @@
+#include "train/checkpoint.h"
+
+#include <cstring>
+
+#include "engine/safetensors.h"
+
+namespace dino {
+namespace {
+
+/// One tensor of the training state under its name in the file.
+struct NamedView {
+  std::string name;
+  View view;
+  bool scalar = false;  ///< written with shape []
+};
+
+std::vector<int64_t> file_shape(const NamedView& entry) {
+  if (entry.scalar) return {};
+  return {entry.view.shape.extent.begin(), entry.view.shape.extent.begin() + entry.view.shape.rank};
+}
+
+size_t byte_count(const View& view) { return static_cast<size_t>(view.count()) * bytes_of(view.dtype); }
+
+void add_network(std::vector<NamedView>& all, const std::string& prefix, const ParameterStore& parameters) {
+  for (size_t i = 0; i < parameters.entries().size(); ++i)
+    all.push_back({prefix + parameters.entries()[i].name, parameters.tensor(static_cast<int>(i)).view()});
+}
+
+void add_optimizer(std::vector<NamedView>& all, const Optimizer& optimizer, const ParameterStore& parameters) {
+  for (const Optimizer::State& state : optimizer.states())
+    for (const int index : optimizer.tensors()) {
+      const ParameterStore::Entry& entry = parameters.entries()[static_cast<size_t>(index)];
+      const Tensor part = state.values.rows(entry.begin, entry.begin + entry.shape.count());
+      all.push_back({"optimizer." + state.name + "." + entry.name, View(part.view().data, part.dtype(), entry.shape)});
+    }
+  if (!optimizer.steps().defined()) return;
+  for (size_t i = 0; i < optimizer.tensors().size(); ++i) {
+    const auto& entry = parameters.entries()[static_cast<size_t>(optimizer.tensors()[i])];
+    const auto at = static_cast<int64_t>(i);
+    all.push_back({"optimizer.step." + entry.name, optimizer.steps().rows(at, at + 1).view(), true});
+  }
+}
+
+/// The whole training state in the file's order.
+std::vector<NamedView> views_of(const TrainingState& state) {
+  std::vector<NamedView> all;
+  add_network(all, "student.", state.student.parameters());
+  add_network(all, "teacher.", state.teacher.network().parameters());
+  all.push_back({"center", state.loss.center().view()});
+  add_optimizer(all, state.optimizer, state.student.parameters());
+  return all;
+}
+
+}  // namespace
+
+void save_checkpoint(const std::string& path, const TrainingState& state, int64_t step, const std::string& config) {
+  TensorFile file;
+  for (const NamedView& entry : views_of(state)) {
+    const auto* data = static_cast<const std::byte*>(entry.view.data);
+    file.tensors.push_back({.name = entry.name,
+                            .dtype = entry.view.dtype,
+                            .shape = file_shape(entry),
+                            .bytes = {data, byte_count(entry.view)},
+                            .owner = nullptr});
+  }
+  file.metadata = {{"format", "dino_engine"}, {"step", str(step)}, {"config", config}};
+  save_safetensors(path, file);
+}
+
+int64_t load_checkpoint(const std::string& path, const TrainingState& state) {
+  const TensorFile file = load_safetensors(path);
+  const auto step = file.metadata.find("step");
+  check<FormatError>(step != file.metadata.end() && !step->second.empty() && step->second.size() < 18 &&
+                         step->second.find_first_not_of("0123456789") == std::string::npos,
+                     path, ": is no training checkpoint: its metadata has no step");
+  const std::vector<NamedView> entries = views_of(state);
+  for (const NamedView& entry : entries) {
+    const NamedTensor* tensor = file.find(entry.name);
+    const char* advice = "; it was written with other options: repeat those, or choose another --out";
+    check<FormatError>(tensor != nullptr, path, ": ", entry.name, " is missing", advice);
+    check<FormatError>(tensor->dtype == entry.view.dtype && tensor->shape == file_shape(entry), path, ": ", entry.name,
+                       ": expected ", name_of(entry.view.dtype), entry.view.shape, ", found ", name_of(tensor->dtype),
+                       shape_text(tensor->shape), advice);
+  }
+  check<FormatError>(file.tensors.size() == entries.size(), path, ": expected ", entries.size(), " tensors, found ",
+                     file.tensors.size(), "; it was written with other options");
+  for (const NamedView& entry : entries) std::memcpy(entry.view.data, file.find(entry.name)->bytes.data(), byte_count(entry.view));
+  return std::stoll(step->second);
+}
+
+}  // namespace dino

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <CLI/App.hpp>
+
+namespace dino {
+
+/// Each adds one command of the program to `parent`, with its options and a callback that does the work:
+/// results on stdout, everything else on stderr. Callbacks throw UsageError, DataError, FormatError, which
+/// main maps to exit codes.
+void add_train_command(CLI::App& parent, int& exit_code);
+/// `eval knn` and `eval linear`.
+void add_eval_commands(CLI::App& parent);
+void add_features_command(CLI::App& parent);
+void add_attention_command(CLI::App& parent);
+void add_convert_command(CLI::App& parent);
+void add_info_command(CLI::App& parent);
+
+/// The commands under `eval`, for `add_eval_commands`.
+void add_eval_knn_command(CLI::App& eval);
+void add_eval_linear_command(CLI::App& eval);
+
+}  // namespace dino

@@ -1,0 +1,45 @@
+#include <cstdio>
+#include <hwy/targets.h>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include <dnnl.h>
+
+#include "kernels/device.h"
+#include "kernels/error.h"
+#include "kernels/thread_pool.h"
+#include "train/commands/commands.h"
+
+namespace dino {
+namespace {
+
+nlohmann::json information() {
+  const dnnl_version_t* dnnl = dnnl_version();
+  return {{"version", DINO_VERSION},
+          {"compiler", __VERSION__},
+          {"build_type", DINO_BUILD_TYPE},
+          {"cuda", kWithCuda},
+          {"devices", {"cpu"}},
+          {"threads", ThreadPool().threads()},
+          {"simd", hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets())},
+          {"onednn", str(dnnl->major, ".", dnnl->minor, ".", dnnl->patch)}};
+}
+
+}  // namespace
+
+void add_info_command(CLI::App& parent) {
+  auto* command = parent.add_subcommand("info", "Version, build and devices");
+  auto as_json = std::make_shared<bool>(false);
+  command->add_flag("--json", *as_json, "one JSON object");
+  command->callback([as_json] {
+    const nlohmann::json all = information();
+    if (*as_json) {
+      std::printf("%s\n", all.dump().c_str());
+      return;
+    }
+    for (const auto& [name, value] : all.items())
+      std::printf("%-12s %s\n", name.c_str(), value.is_string() ? value.get<std::string>().c_str() : value.dump().c_str());
+  });
+}
+
+}  // namespace dino

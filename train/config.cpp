@@ -1,0 +1,163 @@
+#include "train/config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+namespace dino {
+namespace {
+
+/// The value that `text` names among `choices`.
+template <class T>
+T choose(const char* flag, const std::string& text, const std::map<std::string, T>& choices) {
+  if (const auto found = choices.find(text); found != choices.end()) return found->second;
+  std::string known;
+  for (const auto& [name, value] : choices) known += (known.empty() ? "" : ", ") + name;
+  throw UsageError(str(flag, " ", text, " is not known (known: ", known, ")"));
+}
+
+void require_range(const char* flag, double value, double low, double high) {
+  check<UsageError>(value >= low && value <= high, flag, " ", value, " must lie between ", low, " and ", high);
+}
+
+}  // namespace
+
+RunPlan::RunPlan(const TrainConfig& config, int64_t images) : freeze_last_layer(config.freeze_last_layer) {
+  check<UsageError>(config.batch_size >= 1, "--batch-size must be at least 1");
+  check<UsageError>(images >= config.batch_size, "--batch-size ", config.batch_size, " is larger than the data: ", images,
+                    " images; use --batch-size ", images, " or less");
+  steps_per_epoch = images / config.batch_size;
+  total_steps = static_cast<int64_t>(std::floor(config.epochs * static_cast<double>(steps_per_epoch)));
+  check<UsageError>(total_steps >= 1, "--epochs ", config.epochs, " is less than one step; use --epochs 1 or more");
+  last_step = config.steps > 0 ? std::min(config.steps, total_steps) : total_steps;
+  check<UsageError>(config.warmup_epochs >= 0 && config.warmup_epochs <= config.epochs, "--warmup-epochs ",
+                    config.warmup_epochs, " is longer than the run; use --warmup-epochs ", config.epochs / 10,
+                    " or another value up to --epochs ", config.epochs);
+  check<UsageError>(config.warmup_teacher_temp_epochs >= 0 &&
+                        static_cast<double>(config.warmup_teacher_temp_epochs) <= std::ceil(config.epochs),
+                    "--warmup-teacher-temp-epochs ", config.warmup_teacher_temp_epochs,
+                    " is longer than the run; use a value up to --epochs ", config.epochs);
+  const auto warmup = static_cast<int64_t>(config.warmup_epochs * static_cast<double>(steps_per_epoch));
+  const double scaled_lr = config.lr * static_cast<double>(config.batch_size) / 256;
+  lr = {scaled_lr, config.min_lr, total_steps, warmup};
+  weight_decay = {config.weight_decay, config.weight_decay_end, total_steps};
+  momentum = {config.momentum_teacher, config.momentum_teacher_end, total_steps};
+  temperature = {config.warmup_teacher_temp, config.teacher_temp, config.warmup_teacher_temp_epochs};
+}
+
+StepPlan RunPlan::at(const TrainConfig& config, int64_t step) const {
+  StepPlan plan;
+  plan.scalars = {.seed = config.seed,
+                  .step = static_cast<uint64_t>(step),
+                  .learning_rate = lr.at(step),
+                  .weight_decay = weight_decay.at(step),
+                  .teacher_momentum = momentum.at(step),
+                  .teacher_temp = temperature.at(step / steps_per_epoch)};
+  plan.last_layer_frozen = epoch_of(step) < freeze_last_layer;
+  plan.last_of_epoch = (step + 1) % steps_per_epoch == 0;
+  plan.with_statistics = step % config.log_every == 0 || step + 1 == last_step;
+  return plan;
+}
+
+NetworkConfig network_config(const TrainConfig& config) {
+  NetworkConfig network;
+  BackboneConfig& backbone = network.backbone;
+  backbone.arch = config.arch;
+  backbone.image_size = config.augment.global_crops_size;
+  backbone.channels = config.channels;
+  backbone.patch_size = config.patch_size;
+  backbone.drop_path_rate = config.drop_path_rate;
+  if (config.embed_dim) backbone.embed_dim = config.embed_dim;
+  if (config.depth) backbone.depth = config.depth;
+  if (config.heads) backbone.heads = config.heads;
+  if (config.mlp_ratio > 0) backbone.mlp_ratio = config.mlp_ratio;
+  if (!config.conv_widths.empty()) backbone.conv_widths = config.conv_widths;
+  backbone.conv_pool = config.conv_pool;
+  network.head = {.hidden = config.head_hidden_dim,
+                  .bottleneck = config.head_bottleneck_dim,
+                  .out = config.out_dim,
+                  .layers = config.head_layers,
+                  .batch_norm = config.use_bn_in_head,
+                  .norm_last_layer = config.norm_last_layer};
+  if (config.predictor) network.predictor_hidden = config.predictor_hidden_dim;
+  return network;
+}
+
+LossConfig loss_config(const TrainConfig& config) {
+  LossConfig loss;
+  loss.kind = choose<LossConfig::Kind>("--loss", config.loss,
+                                       {{"ce", LossConfig::Kind::cross_entropy}, {"mse", LossConfig::Kind::mse}});
+  loss.centering = config.centering;
+  loss.sinkhorn = static_cast<int>(config.sinkhorn);
+  loss.student_temp = config.student_temp;
+  loss.center_momentum = config.center_momentum;
+  return loss;
+}
+
+OptimizerConfig optimizer_config(const TrainConfig& config) {
+  using Kind = OptimizerConfig::Kind;
+  return {choose<Kind>("--optimizer", config.optimizer, {{"adamw", Kind::adamw}, {"sgd", Kind::sgd}, {"lars", Kind::lars}}),
+          config.clip_grad};
+}
+
+TeacherKind teacher_kind(const TrainConfig& config) {
+  return choose<TeacherKind>("--teacher", config.teacher,
+                             {{"momentum", TeacherKind::momentum},
+                              {"copy", TeacherKind::copy},
+                              {"previous-step", TeacherKind::previous_step},
+                              {"previous-epoch", TeacherKind::previous_epoch}});
+}
+
+Dtype precision(const TrainConfig& config) {
+  return choose<Dtype>("--precision", config.precision, {{"f32", Dtype::f32}, {"f64", Dtype::f64}});
+}
+
+AugmentConfig augment_config(const TrainConfig& config) {
+  AugmentConfig augment = config.augment;
+  augment.channels = static_cast<int>(config.channels);
+  augment.mean = config.mean;
+  augment.deviation = config.deviation;
+  augment.seed = config.seed;
+  return augment;
+}
+
+void check_config(const TrainConfig& config) {
+  check<UsageError>(!config.data.empty(), "--data is missing: a folder, list, .tar, IDX or CIFAR .bin to train on");
+  check<UsageError>(config.channels == 1 || config.channels == 3, "--channels ", config.channels, " must be 1 or 3");
+  for (const auto& [flag, list] : {std::pair{"--mean", &config.mean}, std::pair{"--std", &config.deviation}})
+    check<UsageError>(list->empty() || static_cast<int64_t>(list->size()) == config.channels, flag, " needs one value for each of ",
+                      config.channels, " channels; got ", list->size());
+  for (const float deviation : config.deviation) check<UsageError>(deviation > 0, "--std ", deviation, " must be positive");
+  check_config(augment_config(config));
+  loss_config(config);
+  optimizer_config(config);
+  teacher_kind(config);
+  precision(config);
+  require_range("--momentum-teacher", config.momentum_teacher, 0, 1);
+  require_range("--momentum-teacher-end", config.momentum_teacher_end, 0, 1);
+  require_range("--center-momentum", config.center_momentum, 0, 1);
+  require_range("--drop-path-rate", config.drop_path_rate, 0, 0.999);
+  require_range("--sinkhorn", static_cast<double>(config.sinkhorn), 0, 1000);
+  for (const auto& [flag, value] : {std::pair{"--teacher-temp", config.teacher_temp}, std::pair{"--student-temp", config.student_temp},
+                                    std::pair{"--warmup-teacher-temp", config.warmup_teacher_temp}})
+    check<UsageError>(value > 0, flag, " ", value, " must be positive");
+  for (const auto& [flag, value] : {std::pair{"--lr", config.lr}, std::pair{"--min-lr", config.min_lr},
+                                    std::pair{"--weight-decay", config.weight_decay}, std::pair{"--clip-grad", config.clip_grad},
+                                    std::pair{"--weight-decay-end", config.weight_decay_end}})
+    check<UsageError>(value >= 0 && std::isfinite(value), flag, " ", value, " must not be negative");
+  for (const auto& [flag, value] : {std::pair{"--log-every", config.log_every}, std::pair{"--accumulate", config.accumulate},
+                                    std::pair{"--eval-every", config.eval_every}, std::pair{"--out-dim", config.out_dim}})
+    check<UsageError>(value >= 1, flag, " ", value, " must be at least 1");
+  check<UsageError>(config.loss == "ce" || config.sinkhorn == 0, "--sinkhorn needs --loss ce: MSE does not compare probabilities");
+  check<UsageError>(config.batch_size % config.accumulate == 0, "--accumulate ", config.accumulate,
+                    " must divide --batch-size ", config.batch_size);
+  const bool batch_norm = config.use_bn_in_head || config.arch == "conv_small" || config.arch == "hybrid_small";
+  check<UsageError>(config.accumulate == 1 || !batch_norm, "--accumulate ", config.accumulate,
+                    " would not equal the large batch, because the network has batch norm; use --accumulate 1",
+                    config.use_bn_in_head ? " or --use-bn-in-head false" : "");
+  check<UsageError>(config.device == "auto" || config.device == "cpu" || config.device == "cuda", "--device ", config.device,
+                    " is not known (known: auto, cpu, cuda)");
+  check<UsageError>(config.device != "cuda", "--device cuda: this build has no CUDA kernels; use --device cpu");
+}
+
+}  // namespace dino

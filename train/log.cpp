@@ -1,0 +1,43 @@
+#include "train/log.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "engine/atomic_file.h"
+#include "kernels/error.h"
+
+namespace dino {
+namespace {
+
+/// The whole lines of `path` that belong to steps before `step`.
+std::string lines_before(const std::string& path, int64_t step) {
+  std::ifstream file(path, std::ios::binary);
+  std::string kept;
+  for (std::string line; std::getline(file, line) && !file.eof();) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) continue;
+    if (json["step"].get<int64_t>() < step) kept += line + "\n";
+  }
+  return kept;
+}
+
+}  // namespace
+
+StepLog::StepLog(const std::string& path, int64_t step) : path_(path) {
+  const std::string kept = lines_before(path, step);
+  write_file(path, {bytes_of_text(kept)});
+  file_ = std::fopen(path.c_str(), "ab");
+  check(file_ != nullptr, path, ": cannot be written: ", std::strerror(errno));
+}
+
+StepLog::~StepLog() { std::fclose(file_); }
+
+void StepLog::write(const nlohmann::json& line) {
+  const std::string text = line.dump() + "\n";
+  const bool written = std::fwrite(text.data(), 1, text.size(), file_) == text.size() && std::fflush(file_) == 0;
+  check(written, path_, ": cannot be written: ", std::strerror(errno));
+}
+
+}  // namespace dino

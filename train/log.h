@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdio>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+namespace dino {
+
+/// log.jsonl: one JSON object per logged step, each on one line. The file holds no times, so that equal runs write equal
+/// logs.
+class StepLog {
+ public:
+  /// Opens `path` for appending after cutting it back to lines whose "step" is below `step`, as well as anything that is
+  /// not a whole line. Throws Error if it cannot be written.
+  StepLog(const std::string& path, int64_t step);
+  ~StepLog();
+  StepLog(const StepLog&) = delete;
+  StepLog& operator=(const StepLog&) = delete;
+
+  void write(const nlohmann::json& line);
+
+ private:
+  std::string path_;
+  std::FILE* file_;
+};
+
+}  // namespace dino

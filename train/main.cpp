@@ -1,0 +1,89 @@
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "kernels/error.h"
+#include "models/registry.h"
+#include "train/commands/commands.h"
+
+namespace {
+
+/// --out_dim and --out-dim are one flag.
+std::vector<std::string> normalized_arguments(int argc, char** argv) {
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  for (std::string& argument : arguments)
+    if (argument.starts_with("--")) std::replace(argument.begin(), argument.begin() + static_cast<long>(std::min(argument.find('='), argument.size())), '_', '-');
+  return arguments;
+}
+
+/// The command that the arguments reached, for messages about its flags.
+CLI::App& innermost(CLI::App& app) {
+  const auto chosen = app.get_subcommands();
+  return chosen.empty() ? app : innermost(*chosen.front());
+}
+
+std::string unknown_argument(CLI::App& app) {
+  CLI::App& command = innermost(app);
+  const auto remaining = app.remaining(true);
+  const std::string unknown = remaining.empty() ? "?" : remaining.front().substr(0, remaining.front().find('='));
+  std::vector<std::string> candidates;
+  for (const CLI::Option* option : command.get_options())
+    for (const std::string& name : option->get_lnames()) candidates.push_back("--" + name);
+  for (const CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; })) candidates.push_back(sub->get_name());
+  const std::string near = dino::nearest(unknown, candidates);
+  return dino::str(command.get_name(), ": ", unknown, " is not known", near.empty() ? "" : dino::str("; did you mean ", near, "?"));
+}
+
+int fail(int code, const std::string& message) {
+  std::fprintf(stderr, "dino_engine: %s\n", message.c_str());
+  return code;
+}
+
+int run_program(int argc, char** argv) {
+  CLI::App app{"Trains DINO (self-distillation with no labels) on a folder of images and turns the result into features.", "dino_engine"};
+  app.set_version_flag("--version", DINO_VERSION);
+  app.require_subcommand(1);
+  app.footer("Exit codes: 0 done; 1 failure; 2 usage or configuration; 3 data; 4 diverged; 75 saved, please start again; 130, 143 stopped by signal, state saved.");
+  int exit_code = 0;
+  dino::add_train_command(app, exit_code);
+  dino::add_eval_commands(app);
+  dino::add_features_command(app);
+  dino::add_attention_command(app);
+  dino::add_convert_command(app);
+  dino::add_info_command(app);
+  std::vector<std::string> arguments = normalized_arguments(argc, argv);
+  std::reverse(arguments.begin(), arguments.end());  // the order that CLI11 takes
+  try {
+    app.parse(arguments);
+  } catch (const CLI::ExtrasError&) {
+    return fail(2, unknown_argument(app));
+  } catch (const CLI::ParseError& error) {
+    if (app.get_subcommands().empty() && !app.remaining(true).empty()) return fail(2, unknown_argument(app));
+    if (error.get_exit_code() == 0) return app.exit(error);
+    return fail(2, dino::str(innermost(app).get_name(), ": ", error.what(), "; see --help"));
+  }
+  return exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run_program(argc, argv);
+  } catch (const dino::DivergedError& error) {
+    return fail(4, error.what());
+  } catch (const dino::DataError& error) {
+    return fail(3, error.what());
+  } catch (const dino::UsageError& error) {
+    return fail(2, error.what());
+  } catch (const dino::FormatError& error) {
+    return fail(2, error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(1, "out of memory; a smaller --batch-size needs less");
+  } catch (const std::exception& error) {
+    return fail(1, error.what());
+  }
+}

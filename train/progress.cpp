@@ -1,0 +1,69 @@
+#include "train/progress.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+
+namespace dino {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::string clock_text(double seconds) {
+  const auto total = static_cast<int64_t>(seconds);
+  char text[32];
+  std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", static_cast<long>(total / 3600), static_cast<long>(total / 60 % 60),
+                static_cast<long>(total % 60));
+  return text;
+}
+
+}  // namespace
+
+ProgressLine::ProgressLine(int64_t first_step, int64_t last_step, double epochs, int64_t batch_size, double log_of_out_dim)
+    : terminal_(isatty(STDERR_FILENO) != 0),
+      first_step_(first_step),
+      last_step_(last_step),
+      batch_size_(batch_size),
+      epochs_(epochs),
+      log_of_out_dim_(log_of_out_dim),
+      start_(std::chrono::steady_clock::now()),
+      last_shown_(start_ - std::chrono::hours(1)) {}
+
+void ProgressLine::show(int64_t step, double epoch, const StepReport& report, double learning_rate, double seconds_waited,
+                    bool logged) {
+  if (terminal_ ? seconds_since(last_shown_) < 0.2 && step + 1 < last_step_ : !logged) return;
+  last_shown_ = std::chrono::steady_clock::now();
+  const double seconds = std::max(seconds_since(start_), 1e-9), done = static_cast<double>(step + 1 - first_step_);
+  const double remaining = seconds / done * static_cast<double>(last_step_ - step - 1);
+  char text[256];
+  std::snprintf(text, sizeof text,
+                "epoch %.2f/%g  step %ld/%ld  loss %.4f (ln K %.2f)  lr %.2e  %.1f images/s  data %.0f%%  left %s", epoch,
+                epochs_, static_cast<long>(step + 1), static_cast<long>(last_step_), report.loss, log_of_out_dim_,
+                learning_rate, done * static_cast<double>(batch_size_) / seconds, 100 * seconds_waited / seconds,
+                clock_text(remaining).c_str());
+  if (!terminal_) {
+    std::fprintf(stderr, "%s\n", text);
+    return;
+  }
+  clear();
+  shown_width_ = static_cast<size_t>(std::fprintf(stderr, "%s", text));
+  if (step + 1 == last_step_) {
+    std::fputc('\n', stderr);
+    shown_width_ = 0;
+  }
+}
+
+void ProgressLine::say(const std::string& message) {
+  clear();
+  std::fprintf(stderr, "%s\n", message.c_str());
+}
+
+void ProgressLine::clear() {
+  if (shown_width_ > 0) std::fprintf(stderr, "\r%*s\r", static_cast<int>(shown_width_), "");
+  shown_width_ = 0;
+}
+
+}  // namespace dino

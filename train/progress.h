@@ -1,0 +1,34 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "train/step.h"
+
+namespace dino {
+
+/// What a training run says about itself on stderr: one line that is rewritten on a terminal, plain lines elsewhere.
+class ProgressLine {
+ public:
+  /// Rates count images from `first_step` on.
+  ProgressLine(int64_t first_step, int64_t last_step, double epochs, int64_t batch_size, double log_of_out_dim);
+
+  /// After step `step` (counted from 0). `logged` says whether a log line was written; without a terminal only these
+  /// steps are shown. `seconds_waited` is the total time spent waiting for data.
+  void show(int64_t step, double epoch, const StepReport& report, double learning_rate, double seconds_waited, bool logged);
+
+  /// Prints a message on a line of its own.
+  void say(const std::string& message);
+
+ private:
+  void clear();
+
+  bool terminal_;
+  int64_t first_step_, last_step_, batch_size_;
+  double epochs_, log_of_out_dim_;
+  size_t shown_width_ = 0;
+  std::chrono::steady_clock::time_point start_, last_shown_;
+};
+
+}  // namespace dino

@@ -1,0 +1,171 @@
+#include "train/session.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "engine/atomic_file.h"
+#include "train/evaluate/features.h"
+#include "train/evaluate/knn.h"
+#include "train/log.h"
+#include "train/options.h"
+#include "train/progress.h"
+#include "train/signals.h"
+
+namespace dino {
+namespace fs = std::filesystem;
+namespace {
+
+void make_run_folder(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  check<UsageError>(!error, "--out ", path, ": cannot be made: ", error.message());
+}
+
+/// The k-NN score of the teacher on labelled images that training does not see.
+class Validation {
+ public:
+  Validation(const TrainConfig& config, const Dataset& train)
+      : config_(config), train_(train), val_(Dataset::open(config.val, static_cast<int>(config.channels))) {
+    check<UsageError>(train.labelled() && val_->labelled(),
+                      "--val needs labels in --data and --val: class sub-folders or another labelled source");
+  }
+
+  /// Top-1 in percent with 20 neighbours (or as many as there are).
+  double score(Trainer& trainer) const {
+    const FeatureConfig features{.images = {.size = config_.augment.global_crops_size,
+                                            .channels = static_cast<int>(config_.channels),
+                                            .mean = config_.mean,
+                                            .deviation = config_.deviation}};
+    const Backbone& backbone = trainer.teacher().network().backbone();
+    const FeatureSet train = extract_features(trainer.context(), backbone, train_, features);
+    const FeatureSet val = extract_features(trainer.context(), backbone, *val_, features);
+    return knn(trainer.context(), train, val, KnnConfig{.k = {20}}).scores.front().top1;
+  }
+
+ private:
+  const TrainConfig& config_;
+  const Dataset& train_;
+  std::unique_ptr<Dataset> val_;
+};
+
+class Session {
+ public:
+  Session(const TrainConfig& config, const Dataset& dataset) : config_(config), trainer_(config, dataset) {
+    const fs::path out = config.out;
+    checkpoint_ = (out / "checkpoint.safetensors").string();
+    if (fs::exists(checkpoint_)) {
+      trainer_.load(checkpoint_);
+      std::fprintf(stderr, "%s: going on at step %ld\n", checkpoint_.c_str(), static_cast<long>(trainer_.step()));
+    }
+    TrainConfig shown = config;
+    write_file((out / "config.json").string(), {bytes_of_text(to_json(options_of(shown)).dump(2) + "\n")});
+    log_.emplace((out / "log.jsonl").string(), trainer_.step());
+    if (!config.val.empty()) validation_.emplace(config_, dataset);
+  }
+
+  int run() {
+    const RunPlan& plan = trainer_.plan();
+    SignalGuard signals;
+    ProgressLine progress(trainer_.step(), plan.last_step, config_.epochs, config_.batch_size, std::log(static_cast<double>(config_.out_dim)));
+    while (!trainer_.finished()) {
+      const int64_t step = trainer_.step();
+      const StepReport report = trainer_.train_step();
+      for (const std::string& line : trainer_.bad_images()) progress.say(line);
+      stop_if_diverged(step, report, progress);
+      const StepPlan done = plan.at(config_, step);
+      const bool logged = done.with_statistics || done.last_of_epoch;
+      if (logged) log(step, done, report);
+      progress.show(step, plan.epoch_of(step + 1), report, done.scalars.learning_rate, trainer_.seconds_waited(), logged);
+      save_if_due(done);
+      if (signals.received()) {
+        trainer_.save(checkpoint_);
+        progress.say(str("stopped by signal ", signals.received(), " after step ", trainer_.step(), "; saved to ", checkpoint_,
+                         "; the same command goes on from there"));
+        return exit_code_of(signals.received());
+      }
+    }
+    return 0;
+  }
+
+ private:
+  void stop_if_diverged(int64_t step, const StepReport& report, ProgressLine& progress) {
+    bad_steps_ = report.healthy ? 0 : bad_steps_ + 1;
+    if (report.healthy) return;
+    progress.say(str("step ", step, ": loss or a gradient is not finite (loss ", report.loss, "); the step changed nothing"));
+    if (bad_steps_ <= config_.max_bad_steps) return;
+    trainer_.save(checkpoint_);
+    throw DivergedError(str("training diverged: step ", step, " has a non-finite loss or gradient; the state without it is in ",
+                            checkpoint_, "; a smaller --lr or longer --warmup-epochs may help"));
+  }
+
+  void log(int64_t step, const StepPlan& plan, const StepReport& report) {
+    nlohmann::json line = {{"step", step},
+                           {"epoch", trainer_.plan().epoch_of(step + 1)},
+                           {"loss", report.loss},
+                           {"lr", plan.scalars.learning_rate},
+                           {"wd", plan.scalars.weight_decay},
+                           {"momentum", plan.scalars.teacher_momentum},
+                           {"teacher_temp", plan.scalars.teacher_temp},
+                           {"bad_images", trainer_.bad_images().size()}};
+    if (std::isfinite(report.teacher_entropy)) {
+      line["teacher_entropy"] = report.teacher_entropy;
+      line["kl"] = report.loss - report.teacher_entropy;
+      line["marginal_entropy"] = report.marginal_entropy;
+      line["prototypes_used"] = report.prototypes_used;
+    }
+    const auto epoch = (step + 1) / trainer_.plan().steps_per_epoch;
+    const bool due = plan.last_of_epoch && epoch % config_.eval_every == 0;
+    if (validation_ && (due || trainer_.finished())) {
+      line["knn_top1"] = validation_->score(trainer_);
+      std::fprintf(stderr, "\nk-NN (k 20, T 0.07) after step %ld: %.2f\n", static_cast<long>(step + 1), line["knn_top1"].get<double>());
+    }
+    log_->write(line);
+  }
+
+  void save_if_due(const StepPlan& done) {
+    const int64_t step = trainer_.step(), every = config_.checkpoint_every_steps;
+    if (trainer_.finished() || (every > 0 ? step % every == 0 : done.last_of_epoch)) trainer_.save(checkpoint_);
+    const int64_t epoch = step / trainer_.plan().steps_per_epoch - 1;  // 0-based, of the epoch that just ended
+    if (!done.last_of_epoch || config_.saveckp_freq <= 0 || epoch % config_.saveckp_freq != 0) return;
+    trainer_.save(kept_checkpoint(epoch));
+    remove_old(epoch);
+  }
+
+  /// Name of the checkpoint that is kept after `epoch`, with the reference's four digits.
+  std::string kept_checkpoint(int64_t epoch) const {
+    const std::string number = std::to_string(epoch);
+    return (fs::path(config_.out) / ("checkpoint" + std::string(4 - std::min<size_t>(4, number.size()), '0') + number + ".safetensors")).string();
+  }
+
+  /// Removes kept checkpoints beyond the newest `keep`.
+  void remove_old(int64_t epoch) const {
+    if (config_.keep <= 0) return;
+    for (int64_t old = epoch - config_.keep * config_.saveckp_freq; old >= 0; old -= config_.saveckp_freq) {
+      std::error_code ignored;
+      fs::remove(kept_checkpoint(old), ignored);
+    }
+  }
+
+  const TrainConfig config_;
+  Trainer trainer_;
+  std::string checkpoint_;
+  std::optional<StepLog> log_;
+  std::optional<Validation> validation_;
+  int64_t bad_steps_ = 0;
+};
+
+}  // namespace
+
+int run_session(const TrainConfig& config) {
+  check_config(config);
+  const std::unique_ptr<Dataset> dataset = Dataset::open(config.data, static_cast<int>(config.channels));
+  std::fprintf(stderr, "%zu images in %s\n", dataset->size(), config.data.c_str());
+  const RunPlan plan(config, static_cast<int64_t>(dataset->size()));
+  make_run_folder(config.out);
+  return Session(config, *dataset).run();
+}
+
+}  // namespace dino

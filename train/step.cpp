@@ -1,0 +1,66 @@
+#include "train/step.h"
+
+#include <cmath>
+#include <limits>
+
+namespace dino {
+namespace {
+
+double scalar(const Tensor& tensor, int64_t i = 0) {
+  double value = 0;
+  with_float(tensor.dtype(), [&](auto zero) { value = static_cast<double>(tensor.view().as<decltype(zero)>()[i]); });
+  return value;
+}
+
+/// total + part; the first part is the total.
+Tensor sum(Context& context, const Tensor& total, const Tensor& part) {
+  return total.defined() ? run(context, ResidualAdd{}, {total, part.detached()})[ResidualAdd::y] : part.detached();
+}
+
+std::vector<Tensor> all_crops(const Crops& crops) {
+  return crops.locals.defined() ? std::vector{crops.globals, crops.locals} : std::vector{crops.globals};
+}
+
+}  // namespace
+
+StepReport train_step(TrainingState state, std::span<const Crops> micro_batches, const StepPlan& plan) {
+  auto& [context, student, teacher, loss, optimizer] = state;
+  context.stream().step = plan.scalars;
+  student.parameters().reset_gradients();
+
+  const auto parts = static_cast<double>(micro_batches.size());
+  Tensor total_loss, logit_sums, targets;
+  int64_t teacher_rows = 0;
+  for (const Crops& crops : micro_batches) {
+    const Tensor teacher_logits = teacher(context, crops.globals);
+    targets = loss.targets(context, teacher_logits);
+
+    Tape tape(context);
+    const Tensor student_logits = student(context, all_crops(crops), {.training = true, .crops = &crops.images});
+    const int64_t views = student_logits.shape()[0] / crops.images.images;
+    const Tensor part_loss = loss(context, student_logits, targets, views);
+    tape.backward(part_loss, 1 / parts);
+
+    total_loss = sum(context, total_loss, part_loss);
+    logit_sums = run(context, ColumnSums{}, {teacher_logits, logit_sums})[ColumnSums::sums];
+    teacher_rows += teacher_logits.shape()[0];
+  }
+
+  const Tensor healthy = optimizer.check_health(context, student.parameters(), total_loss, plan.last_layer_frozen);
+  teacher.before_update(context, student, healthy);
+  optimizer.update(context, student.parameters(), healthy);
+  teacher.after_update(context, student, healthy, plan.last_of_epoch);
+  loss.update_center(context, logit_sums, teacher_rows, healthy);
+
+  constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+  StepReport report{scalar(total_loss) / parts, scalar(healthy) != 0, unknown, unknown, unknown};
+  if (plan.with_statistics && loss.config().kind == LossConfig::Kind::cross_entropy) {
+    const Tensor statistics = run(context, TargetStatistics{}, {targets})[TargetStatistics::statistics];
+    report.teacher_entropy = scalar(statistics, 0);
+    report.marginal_entropy = scalar(statistics, 1);
+    report.prototypes_used = scalar(statistics, 2);
+  }
+  return report;
+}
+
+}  // namespace dino

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <string>
+
+#include "models/network.h"
+#include "train/schedule.h"
+
+namespace dino {
+
+/// Where the teacher's weights come from (Caron et al., 2021, section 5.2 and figure 6).
+enum class TeacherKind {
+  momentum,        ///< exponential moving average of the student
+  copy,            ///< the student itself
+  previous_step,   ///< the student of the step before
+  previous_epoch,  ///< the student at the end of the epoch before
+};
+
+/// A network without gradients that follows the student. Every kind is an EMA with its own momentum at its own moment.
+class Teacher {
+ public:
+  Teacher(const NetworkConfig& config, TeacherKind kind, Dtype dtype, uint64_t seed);
+
+  Network& network() { return network_; }
+  const Network& network() const { return network_; }
+
+  /// Takes over all of the student's parameters and statistics, but for its predictor.
+  void copy_from(const Network& student);
+
+  /// Logits of the global crops. Nothing is recorded, so no gradient flows.
+  Tensor operator()(Context& context, const Tensor& global_crops) const;
+
+  /// Call before and after the optimizer's update; does nothing if `healthy` [1] is 0. `last_of_epoch` says whether this
+  /// step ends an epoch.
+  void before_update(Context& context, const Network& student, const Tensor& healthy);
+  void after_update(Context& context, const Network& student, const Tensor& healthy, bool last_of_epoch);
+
+ private:
+  void follow(Context& context, const Network& student, const Tensor& healthy, double momentum);
+
+  Network network_;
+  TeacherKind kind_;
+};
+
+}  // namespace dino

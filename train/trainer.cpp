@@ -1,0 +1,112 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "train/checkpoint.h"
+#include "train/options.h"
+#include "train/weights.h"
+
+namespace dino {
+namespace {
+
+/// The part of the configuration that shapes the result, as a checkpoint records it. How a run is cut into sessions, where
+/// its files lie and how many threads work are left out, so that none of them changes the checkpoint's bytes.
+std::string recorded_config(TrainConfig config) {
+  nlohmann::json json = to_json(options_of(config));
+  for (const char* name : {"data", "val", "eval-every", "init", "threads", "num-workers", "device", "steps", "log-every",
+                           "checkpoint-every-steps", "saveckp-freq", "keep", "max-bad-steps"})
+    json.erase(name);
+  return json.dump();
+}
+
+/// Rows [first, first + rows) of each of `crops` crops of `batch` images, stacked, as a tensor of `dtype`. The whole batch
+/// in f32 is used where it lies; `pixels` must then outlive the tensor.
+Tensor crop_tensor(Context& context, const std::vector<float>& pixels, Dtype dtype, int64_t crops, int64_t batch,
+                   int64_t first, int64_t rows, int64_t size, int64_t channels) {
+  const Shape shape{crops * rows, size, size, channels};
+  const int64_t per_image = size * size * channels;
+  if (rows == batch && dtype == Dtype::f32) return Tensor(View(const_cast<float*>(pixels.data()), dtype, shape), nullptr);
+  const Tensor tensor = context.tensor({dtype, shape});
+  with_float(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    T* out = tensor.view().as<T>();
+    for (int64_t crop = 0; crop < crops; ++crop) {
+      const float* in = pixels.data() + (crop * batch + first) * per_image;
+      out = std::transform(in, in + rows * per_image, out, [](float x) { return static_cast<T>(x); });
+    }
+  });
+  return tensor;
+}
+
+void initialize(Network& student, const std::string& path) {
+  const WeightsFile weights = load_weights(path);
+  // A head is taken over if the file has one of the same kind; a backbone alone is fine too.
+  const bool with_head = weights.tensors.find("head.last_layer.weight_v") != nullptr;
+  apply_weights(student.parameters(), weights, with_head, /*allow_partial=*/false);
+}
+
+}  // namespace
+
+Trainer::Trainer(const TrainConfig& config, const Dataset& dataset)
+    : config_((check_config(config), config)),
+      dataset_(dataset),
+      plan_(config, static_cast<int64_t>(dataset.size())),
+      context_(static_cast<int>(config.threads)),
+      student_(network_config(config), precision(config), config.seed, /*gradients=*/true),
+      teacher_(network_config(config), teacher_kind(config), precision(config), config.seed),
+      loss_(context_, loss_config(config), config.out_dim, precision(config)),
+      optimizer_(context_, optimizer_config(config), student_.parameters()) {
+  if (!config.init.empty()) initialize(student_, config.init);
+  teacher_.copy_from(student_);
+}
+
+void Trainer::start_loader() {
+  loader_ = std::make_unique<Loader>(dataset_, LoaderConfig{.augment = augment_config(config_),
+                                                            .batch_size = static_cast<int>(config_.batch_size),
+                                                            .shuffle = config_.shuffle,
+                                                            .seed = config_.seed,
+                                                            .shuffle_seed = static_cast<uint64_t>(config_.shuffle_seed),
+                                                            .workers = static_cast<int>(config_.num_workers),
+                                                            .first_step = step_,
+                                                            .steps = plan_.total_steps - step_});
+}
+
+std::vector<Crops> Trainer::micro_batches(const Batch& batch) {
+  const int64_t rows = config_.batch_size / config_.accumulate;
+  const AugmentConfig& augment = config_.augment;
+  const auto tensor = [&](const std::vector<float>& pixels, int64_t crops, int64_t first, int64_t size) {
+    return crop_tensor(context_, pixels, student_.parameters().dtype(), crops, config_.batch_size, first, rows, size, config_.channels);
+  };
+  std::vector<Crops> parts;
+  for (int64_t first = 0; first < config_.batch_size; first += rows) {
+    Crops crops;
+    crops.globals = tensor(batch.globals, 2, first, augment.global_crops_size);
+    if (augment.local_crops_number > 0) crops.locals = tensor(batch.locals, augment.local_crops_number, first, augment.local_crops_size);
+    crops.images = {.images = rows, .batch = config_.batch_size, .first = first};
+    parts.push_back(std::move(crops));
+  }
+  return parts;
+}
+
+StepReport Trainer::train_step() {
+  check(step_ < plan_.total_steps, "train: the schedule ends at step ", plan_.total_steps);
+  if (!loader_) start_loader();
+  Batch batch = loader_->next();
+  const StepReport report = dino::train_step(state(), micro_batches(batch), plan_.at(config_, step_));
+  bad_images_ = std::move(batch.bad);
+  loader_->recycle(std::move(batch));
+  ++step_;
+  return report;
+}
+
+void Trainer::save(const std::string& path) { save_checkpoint(path, state(), step_, recorded_config(config_)); }
+
+void Trainer::load(const std::string& path) {
+  step_ = load_checkpoint(path, state());
+  check<FormatError>(step_ <= plan_.total_steps, path, ": is at step ", step_, ", beyond the ", plan_.total_steps,
+                     " steps of this run; use more --epochs");
+  loader_.reset();
+}
+
+}  // namespace dino

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "augment/dataset.h"
+#include "augment/loader.h"
+#include "train/config.h"
+#include "train/step.h"
+
+namespace dino {
+
+/// One training run as an object: networks, optimizer, center and loader, advanced one step at a time. What a step does
+/// depends on the configuration and the step only, so a run that was interrupted goes on bit for bit.
+class Trainer {
+ public:
+  /// Builds everything from `config`. `dataset` must outlive the trainer. Throws UsageError for a configuration that
+  /// cannot be, FormatError if `config.init` does not fit.
+  Trainer(const TrainConfig& config, const Dataset& dataset);
+
+  const TrainConfig& config() const { return config_; }
+  const RunPlan& plan() const { return plan_; }
+  Context& context() { return context_; }
+  Network& student() { return student_; }
+  Teacher& teacher() { return teacher_; }
+  const DinoLoss& loss() const { return loss_; }
+  Optimizer& optimizer() { return optimizer_; }
+
+  /// Steps done so far: the number of the next one.
+  int64_t step() const { return step_; }
+  bool finished() const { return step_ >= plan_.last_step; }
+
+  /// Loads the next batch and trains on it. A step that was not healthy changed nothing and counts as done.
+  /// Throws DataError if no readable image can be found.
+  StepReport train_step();
+
+  /// Images of the last step that could not be read and were replaced: one line each.
+  const std::vector<std::string>& bad_images() const { return bad_images_; }
+  double seconds_waited() const { return loader_ ? loader_->seconds_waited() : 0; }
+
+  /// Writes or restores the state; see train/checkpoint.h. Restoring also moves the loader.
+  void save(const std::string& path);
+  void load(const std::string& path);
+
+ private:
+  TrainingState state() { return {context_, student_, teacher_, loss_, optimizer_}; }
+  void start_loader();
+  std::vector<Crops> micro_batches(const Batch& batch);
+
+  TrainConfig config_;
+  const Dataset& dataset_;
+  RunPlan plan_;
+  Context context_;
+  Network student_;
+  Teacher teacher_;
+  DinoLoss loss_;
+  Optimizer optimizer_;
+  std::unique_ptr<Loader> loader_;
+  int64_t step_ = 0;
+  std::vector<std::string> bad_images_;
+};
+
+}  // namespace dino
