@@ -38,7 +38,10 @@ int wait_for(pid_t child) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-bool still_running(pid_t child) { return waitpid(child, nullptr, WNOHANG | WNOWAIT) == 0 && kill(child, 0) == 0; }
+bool still_running(pid_t child) {
+  siginfo_t info = {};
+  return waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
+}
 
 int steps_logged(const std::string& run) {
   const std::string log = testing::read_file(run + "/log.jsonl");
