@@ -22,7 +22,7 @@ command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 test_preset() {
   local preset=$1
   shift
-  cmake --preset "$preset" -DDINO_WARNINGS_AS_ERRORS=ON "${launcher[@]}" >/dev/null
+  cmake --preset "$preset" -DDINO_TESTS=ON -DDINO_BENCH=ON -DDINO_WARNINGS_AS_ERRORS=ON "${launcher[@]}" >/dev/null
   cmake --build --preset "$preset"
   ctest --test-dir "build/$preset" --output-on-failure -j "$(nproc)" "$@"
 }

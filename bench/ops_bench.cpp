@@ -1,11 +1,10 @@
 #include <benchmark/benchmark.h>
 
-#include <chrono>
+#include <CLI/CLI.hpp>
 #include <cstdio>
-#include <cstdlib>
 
+#include "bench/machine.h"
 #include "engine/ops.h"
-#include "kernels/gemm.h"
 #include "tests/op_harness.h"
 
 // Times every op on every real case of its own, in f32, and says how far that is from what this machine can
@@ -16,45 +15,6 @@ namespace dino::bench {
 namespace {
 
 using namespace dino::test;
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-/// The least seconds that `body` took, over at least half a second.
-template <class Body>
-double least_seconds(const Body& body) {
-  double least = 1e30;
-  for (const auto begin = Clock::now(); seconds_since(begin) < 0.5;) {
-    const auto start = Clock::now();
-    body();
-    least = std::min(least, seconds_since(start));
-  }
-  return least;
-}
-
-/// What the machine reaches on the same threads: a large matmul and a copy of memory that no cache holds.
-struct Ceilings {
-  double flops;  ///< per second
-  double bytes;  ///< per second, read and written
-
-  explicit Ceilings(CpuStream& stream) {
-    constexpr int64_t kRows = 6144, kInner = 1024, kBytes = 256 << 20, kPiece = 1 << 20;
-    std::vector<float> a(kRows * kInner, 0.5f), b(kInner * kInner, 0.5f), c(kRows * kInner);
-    flops = 2.0 * kRows * kInner * kInner / least_seconds([&] {
-              gemm<float>(stream, kRows, kInner, kInner, 1.0f, {a.data(), kInner}, {b.data(), kInner, true},
-                          0.0f, {c.data(), kInner});
-            });
-    std::vector<std::byte> from(kBytes, std::byte{1}), to(kBytes);
-    bytes = 2.0 * kBytes / least_seconds([&] {
-              stream.pool().for_ranges(kBytes, kPiece, [&](int64_t begin, int64_t end) {
-                std::memcpy(to.data() + begin, from.data() + begin, static_cast<size_t>(end - begin));
-              });
-            });
-  }
-};
 
 /// Buffers of one case. Only those of the benchmark that runs are in memory.
 struct Loaded {
@@ -151,29 +111,27 @@ void register_case(const Case<O>& c, CpuStream& stream, const Ceilings& ceilings
       ->Unit(benchmark::kMicrosecond);
 }
 
-/// Takes our own flags out of the command line.
-int take_flags(int argc, char** argv, int& threads) {
-  static char json[] = "--benchmark_format=json";
-  int kept = 1;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view flag = argv[i];
-    if (flag == "--threads" && i + 1 < argc)
-      threads = std::atoi(argv[++i]);
-    else if (flag.starts_with("--threads="))
-      threads = std::atoi(argv[i] + std::string_view("--threads=").size());
-    else
-      argv[kept++] = flag == "--json" ? json : argv[i];
-  }
-  return kept;
-}
-
 }  // namespace
 
 int run(int argc, char** argv) {
+  CLI::App app("Times every op on every real case of its own, in f32.", "ops_bench");
+  app.footer("Other flags are Google Benchmark's, such as --benchmark_filter=conv2d.");
+  app.allow_extras();
   int threads = 0;
-  argc = take_flags(argc, argv, threads);
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  bool json = false;
+  app.add_option("--threads", threads, "0: one per processor");
+  app.add_flag("--json", json, "Print one JSON object instead of a table");
+  CLI11_PARSE(app, argc, argv);
+
+  std::vector<std::string> arguments = app.remaining();
+  arguments.insert(arguments.begin(), argv[0]);
+  if (json) arguments.push_back("--benchmark_format=json");
+  std::vector<char*> pointers;
+  for (std::string& argument : arguments) pointers.push_back(argument.data());
+  int count = static_cast<int>(pointers.size());
+  benchmark::Initialize(&count, pointers.data());
+  if (benchmark::ReportUnrecognizedArguments(count, pointers.data())) return 2;
+
   const auto stream = make_stream(threads);
   const Ceilings ceilings(*stream);
   benchmark::AddCustomContext("threads", str(stream->pool().threads()));

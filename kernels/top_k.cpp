@@ -1,11 +1,39 @@
 #include "kernels/top_k.h"
 
 #include <algorithm>
-#include <numeric>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "kernels/gemm.h"
 
 namespace dino {
+namespace {
+
+/// The k largest of n values, largest first, and where they stand; of equal values the first ones. Most values are below
+/// the smallest of the k best so far, so the loop is one comparison per value.
+template <class T>
+void select(const T* values, int64_t n, int64_t k, T* best, int64_t* index) {
+  using Entry = std::pair<T, int64_t>;
+  const auto better = [](const Entry& a, const Entry& b) {
+    return a.first > b.first || (a.first == b.first && a.second < b.second);
+  };
+  std::vector<Entry> heap;  // the worst of the best on top
+  for (int64_t i = 0; i < n; ++i) {
+    const bool full = static_cast<int64_t>(heap.size()) == k;
+    if (full && !(values[i] > heap.front().first)) continue;
+    if (full) {
+      std::pop_heap(heap.begin(), heap.end(), better);
+      heap.pop_back();
+    }
+    heap.emplace_back(values[i], i);
+    std::push_heap(heap.begin(), heap.end(), better);
+  }
+  std::sort_heap(heap.begin(), heap.end(), better);
+  for (int64_t i = 0; i < k; ++i) std::tie(best[i], index[i]) = heap[static_cast<size_t>(i)];
+}
+
+}  // namespace
 
 std::vector<Spec> TopK::infer(std::span<const Spec> in) const {
   require_one_float_dtype<TopK>(in);
@@ -25,20 +53,8 @@ void TopK::forward(CpuStream& stream, std::span<const View> in, std::span<const 
       T* s = reinterpret_cast<T*>(stream.scratch(thread, static_cast<size_t>(n * bank_rows) * sizeof(T)));
       gemm_serial(n, bank_rows, dim, T{1}, Matrix<const T>{in[queries].row<T>(begin), in[queries].row_stride},
                   Matrix<const T>{in[bank].as<T>(), in[bank].row_stride, true}, T{0}, Matrix<T>{s, bank_rows});
-      std::vector<int64_t> order(static_cast<size_t>(bank_rows));
-      for (int64_t row = 0; row < n; ++row) {
-        const T* row_scores = s + row * bank_rows;
-        std::iota(order.begin(), order.end(), int64_t{0});
-        const auto better = [&](int64_t a, int64_t b) {
-          return row_scores[a] > row_scores[b] || (row_scores[a] == row_scores[b] && a < b);
-        };
-        std::nth_element(order.begin(), order.begin() + (k - 1), order.end(), better);
-        std::sort(order.begin(), order.begin() + k, better);
-        for (int64_t i = 0; i < k; ++i) {
-          out[indices].row<int64_t>(begin + row)[i] = order[static_cast<size_t>(i)];
-          out[scores].row<T>(begin + row)[i] = row_scores[order[static_cast<size_t>(i)]];
-        }
-      }
+      for (int64_t row = 0; row < n; ++row)
+        select(s + row * bank_rows, bank_rows, k, out[scores].row<T>(begin + row), out[indices].row<int64_t>(begin + row));
     });
   });
 }

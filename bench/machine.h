@@ -1,0 +1,67 @@
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "kernels/gemm.h"
+
+/// What the benches share: measured time, and what this machine can do at best.
+namespace dino::bench {
+
+using Clock = std::chrono::steady_clock;
+
+inline double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Seconds that each of several calls took.
+struct Times {
+  double least, median, mean;
+};
+
+/// Calls `body` until `seconds` have passed, but at least `calls` times.
+template <class Body>
+Times time_calls(double seconds, size_t calls, const Body& body) {
+  std::vector<double> taken;
+  for (const auto begin = Clock::now(); taken.size() < calls || seconds_since(begin) < seconds;) {
+    const auto start = Clock::now();
+    body();
+    taken.push_back(seconds_since(start));
+  }
+  const double total = std::accumulate(taken.begin(), taken.end(), 0.0);
+  const auto middle = taken.begin() + static_cast<std::ptrdiff_t>(taken.size() / 2);
+  std::nth_element(taken.begin(), middle, taken.end());
+  return {*std::min_element(taken.begin(), taken.end()), *middle, total / static_cast<double>(taken.size())};
+}
+
+/// What the machine reaches on the threads of a stream: a large f32 matmul, and a copy of memory that no
+/// cache holds.
+struct Ceilings {
+  double flops;  ///< per second
+  double bytes;  ///< per second, read and written
+
+  explicit Ceilings(CpuStream& stream) {
+    // Rows of 960 rather than 1024 floats: at a stride of a power of two, cache sets collide.
+    constexpr int64_t kRows = 6144, kInner = 960, kBytes = 256 << 20, kPiece = 1 << 20;
+    constexpr double kSeconds = 0.5;
+    std::vector<float> a(kRows * kInner, 0.5f), b(kInner * kInner, 0.5f), c(kRows * kInner);
+    const Times matmul = time_calls(kSeconds, 1, [&] {
+      gemm<float>(stream, kRows, kInner, kInner, 1.0f, {a.data(), kInner}, {b.data(), kInner}, 0.0f,
+                  {c.data(), kInner});
+    });
+    std::vector<std::byte> from(kBytes, std::byte{1}), to(kBytes);
+    const Times copy = time_calls(kSeconds, 1, [&] {
+      stream.pool().for_ranges(kBytes, kPiece, [&](int64_t begin, int64_t end) {
+        std::memcpy(to.data() + begin, from.data() + begin, static_cast<size_t>(end - begin));
+      });
+    });
+    flops = 2.0 * kRows * kInner * kInner / matmul.least;
+    bytes = 2.0 * kBytes / copy.least;
+  }
+};
+
+}  // namespace dino::bench

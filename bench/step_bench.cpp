@@ -1,0 +1,225 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "bench/machine.h"
+#include "kernels/philox.h"
+#include "train/config.h"
+
+// Times whole training steps on random crops that lie in memory, so without a loader:
+//   step_bench [--threads N] [--filter vit] [--seconds S] [--json]
+
+namespace dino::bench {
+namespace {
+
+// --- what is trained ---
+
+struct StepCase {
+  std::string name;
+  TrainConfig config;
+};
+
+TrainConfig base_config(const std::string& arch, int64_t prototypes, int64_t batch, int global_size,
+                        int local_size, int locals) {
+  TrainConfig config;
+  config.arch = arch;
+  config.out_dim = prototypes;
+  config.batch_size = batch;
+  config.augment.global_crops_size = global_size;
+  config.augment.local_crops_size = local_size;
+  config.augment.local_crops_number = locals;
+  config.freeze_last_layer = 0;  // or the first steps would be cheaper than the others
+  return config;
+}
+
+std::vector<StepCase> step_cases() {
+  TrainConfig tiny = base_config("vit_tiny", 4096, 64, 32, 16, 6);
+  tiny.patch_size = 4;
+  TrainConfig small = base_config("vit_small", 65536, 4, 224, 96, 6);
+  TrainConfig micro = tiny;
+  micro.embed_dim = 128;
+  micro.depth = 6;
+  micro.heads = 2;
+  TrainConfig conv = base_config("conv_small", 512, 128, 28, 14, 4);
+  conv.channels = 1;
+  conv.head_hidden_dim = 512;
+  conv.head_bottleneck_dim = 64;
+  conv.use_bn_in_head = true;
+  conv.sinkhorn = 3;
+  return {{"vit_tiny/4", tiny}, {"vit_small/16", small}, {"micro/4", micro}, {"conv_small", conv}};
+}
+
+std::string description(const TrainConfig& c) {
+  return str("2x", c.augment.global_crops_size, " + ", c.augment.local_crops_number, "x",
+             c.augment.local_crops_size, c.channels == 1 ? " gray" : "", ", K ", c.out_dim, ", batch ",
+             c.batch_size);
+}
+
+// --- what that costs: two operations per multiply-add of linear layers, convolutions and attention ---
+
+double flops_of(const VisionTransformer& vit, double size) {
+  const VitConfig& c = vit.config();
+  const auto patch = static_cast<double>(c.patch), channels = static_cast<double>(c.channels);
+  const auto dim = static_cast<double>(c.dim), depth = static_cast<double>(c.depth);
+  const double patches = size * size / (patch * patch), tokens = patches + 1;
+  const double embedding = 2 * patches * patch * patch * channels * dim;
+  const double block = tokens * dim * dim * (8 + 4 * c.mlp_ratio) + 4 * tokens * tokens * dim;
+  // The last block: keys and values of all tokens, the rest for the CLS token only.
+  const double last = dim * dim * (4 * tokens + 4 + 4 * c.mlp_ratio) + 4 * tokens * dim;
+  return embedding + (depth - 1) * block + last;
+}
+
+double flops_of(const ConvNet& net, double size) {
+  const auto halved = [](double side) { return std::ceil(side / 2); };
+  const auto conv = [](double side, double kernel, double in, double out) {
+    return 2 * side * side * kernel * kernel * in * out;
+  };
+  double side = halved(size), in = static_cast<double>(net.config().widths.front());
+  double total = conv(side, 3, static_cast<double>(net.config().channels), in);
+  for (size_t stage = 0; stage < net.config().widths.size(); ++stage) {
+    const auto out = static_cast<double>(net.config().widths[stage]);
+    if (stage > 0) side = halved(side);
+    total += conv(side, 3, in, out) + conv(side, 3, out, out) + conv(side, 1, in, out);
+    in = out;
+  }
+  return total;
+}
+
+double flops_of(const DinoHeadConfig& head) {
+  const auto in = static_cast<double>(head.in), hidden = static_cast<double>(head.hidden);
+  const auto bottleneck = static_cast<double>(head.bottleneck), layers = static_cast<double>(head.layers);
+  return 2 * (in * hidden + (layers - 2) * hidden * hidden + hidden * bottleneck +
+              bottleneck * static_cast<double>(head.out));
+}
+
+/// Forward of the teacher on the global crops, forward and backward of the student on all; a backward pass
+/// counts twice its forward pass. What normalisations, loss and update compute is left out: well below one
+/// percent.
+double flops_of_step(const TrainConfig& config, const Network& network) {
+  const auto forward = [&](int size) {
+    return flops_of(network.head().config()) +
+           std::visit([&](const auto& net) { return flops_of(net, size); }, network.backbone());
+  };
+  const double globals = 2 * forward(config.augment.global_crops_size);
+  const double locals = config.augment.local_crops_number * forward(config.augment.local_crops_size);
+  return static_cast<double>(config.batch_size) * (globals + 3 * (globals + locals));
+}
+
+// --- the measurement ---
+
+Tensor random_crops(Context& context, int64_t images, int64_t size, int64_t channels) {
+  const Tensor tensor = context.tensor({Dtype::f32, Shape{images, size, size, channels}});
+  Random random(0, Purpose::test, static_cast<uint64_t>(size));
+  std::generate_n(tensor.view().as<float>(), tensor.shape().count(), [&] { return random.uniform(-2, 2); });
+  return tensor;
+}
+
+struct StepTimes {
+  Times times;
+  double flops;  ///< of one step
+  size_t parameters;
+  size_t arena_bytes;  ///< most that was used at one time: activations, gradients of activations, optimizer
+                       ///< state
+};
+
+StepTimes time_steps(const TrainConfig& config, int threads, double seconds) {
+  Context context(threads);
+  Network student(network_config(config), Dtype::f32, 0, /*gradients=*/true);
+  Teacher teacher(network_config(config), teacher_kind(config), Dtype::f32, 0);
+  teacher.copy_from(student);
+  DinoLoss loss(context, loss_config(config), config.out_dim, Dtype::f32);
+  Optimizer optimizer(context, optimizer_config(config), student.parameters());
+
+  const AugmentConfig& augment = config.augment;
+  const Crops crops{
+      .globals = random_crops(context, 2 * config.batch_size, augment.global_crops_size, config.channels),
+      .locals = random_crops(context, augment.local_crops_number * config.batch_size,
+                             augment.local_crops_size, config.channels),
+      .images = {.images = config.batch_size, .batch = config.batch_size}};
+  const RunPlan plan(config, 1000 * config.batch_size);
+  int64_t number = 0;
+  const auto step = [&] {
+    StepPlan now = plan.at(config, number++);
+    now.with_statistics = false;
+    const StepReport report = train_step({context, student, teacher, loss, optimizer}, {&crops, 1}, now);
+    check(report.healthy, "step ", number, " was not healthy");
+  };
+  step();  // the arena grows
+  step();
+  const Times times = time_calls(seconds, 5, step);
+  return {times, flops_of_step(config, student), static_cast<size_t>(student.parameters().parameter_count()),
+          context.arena().peak_bytes()};
+}
+
+nlohmann::json report(const StepCase& c, const StepTimes& measured, const Ceilings& ceilings) {
+  const double flops_per_second = measured.flops / measured.times.median;
+  return {{"name", c.name},
+          {"configuration", description(c.config)},
+          {"step_ms_least", measured.times.least * 1e3},
+          {"step_ms_median", measured.times.median * 1e3},
+          {"images_per_s", static_cast<double>(c.config.batch_size) / measured.times.median},
+          {"step_gflop", measured.flops * 1e-9},
+          {"gflop_per_s", flops_per_second * 1e-9},
+          {"of_matmul", flops_per_second / ceilings.flops},
+          {"parameters", measured.parameters},
+          {"arena_mib", static_cast<double>(measured.arena_bytes) / (1 << 20)}};
+}
+
+void print_row(const nlohmann::json& r) {
+  const auto number = [&](const char* key) { return r[key].get<double>(); };
+  std::printf("%-13s %-34s %8.1f %8.1f %8.1f %8.1f %8.1f %9.2f %10.1f\n",
+              r["name"].get<std::string>().c_str(), r["configuration"].get<std::string>().c_str(),
+              number("step_ms_least"), number("step_ms_median"), number("images_per_s"), number("step_gflop"),
+              number("gflop_per_s"), number("of_matmul"), number("arena_mib"));
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int run(int argc, char** argv) {
+  CLI::App app("Times whole training steps, f32, on random crops in memory.", "step_bench");
+  int threads = 0;
+  double seconds = 10;
+  std::string filter;
+  bool json = false;
+  app.add_option("--threads", threads, "0: one per processor");
+  app.add_option("--seconds", seconds, "Time for each configuration (at least 5 steps)")
+      ->capture_default_str();
+  app.add_option("--filter", filter, "Only configurations whose name contains this");
+  app.add_flag("--json", json, "Print one JSON object instead of a table");
+  CLI11_PARSE(app, argc, argv);
+
+  CpuStream stream(threads);
+  const Ceilings ceilings(stream);
+  nlohmann::json rows = nlohmann::json::array();
+  if (!json) {
+    std::printf("threads %d, matmul %.0f GFLOP/s, copy %.0f GB/s\n", stream.pool().threads(),
+                ceilings.flops * 1e-9, ceilings.bytes * 1e-9);
+    std::printf("%-13s %-34s %8s %8s %8s %8s %8s %9s %10s\n", "name", "configuration", "least ms", "median",
+                "images/s", "GFLOP", "GFLOP/s", "of matmul", "arena MiB");
+  }
+  for (const StepCase& c : step_cases()) {
+    if (c.name.find(filter) == std::string::npos) continue;
+    rows.push_back(report(c, time_steps(c.config, threads, seconds), ceilings));
+    if (!json) print_row(rows.back());
+  }
+  if (json)
+    std::printf("%s\n", nlohmann::json{{"threads", stream.pool().threads()},
+                                       {"matmul_gflop_per_s", ceilings.flops * 1e-9},
+                                       {"copy_gb_per_s", ceilings.bytes * 1e-9},
+                                       {"steps", rows}}
+                            .dump(2)
+                            .c_str());
+  return 0;
+}
+
+}  // namespace dino::bench
+
+int main(int argc, char** argv) {
+  try {
+    return dino::bench::run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
