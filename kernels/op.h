@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "kernels/stream.h"
@@ -59,6 +60,29 @@ struct Case {
 struct Tiny {};
 struct Real {};
 
+namespace detail {
+
+template <class O, class Stream>
+concept ForwardOn = requires(const O& op, std::span<const View> views, Stream& stream) {
+  { op.forward(stream, views, views) } -> std::same_as<void>;
+};
+template <class O, class Stream>
+concept BackwardOn =
+    requires(const O& op, std::span<const View> views, std::span<const Grad> grads, Stream& stream) {
+      { op.backward(stream, views, views, views, grads) } -> std::same_as<void>;
+    };
+
+template <class O, class AllStreams>
+inline constexpr bool kForwardOnAll = false;
+template <class O, class... Stream>
+inline constexpr bool kForwardOnAll<O, std::tuple<Stream...>> = (ForwardOn<O, Stream> && ...);
+template <class O, class AllStreams>
+inline constexpr bool kBackwardOnAll = false;
+template <class O, class... Stream>
+inline constexpr bool kBackwardOnAll<O, std::tuple<Stream...>> = (BackwardOn<O, Stream> && ...);
+
+}  // namespace detail
+
 /// An op is one plain struct: its attributes are its members, and
 ///  - `kName`, `kInputs`, `kOutputs`: names for messages;
 ///  - `infer(specs)`: the specs of its outputs, or an Error that names the broken rule;
@@ -66,28 +90,25 @@ struct Real {};
 ///  - `cases(Tiny)` and `cases(Real)`.
 /// An op may also have `flops(specs)`, for benches, and `kStridedInputs`, if its matrices may have strided rows.
 template <class O>
-concept Op = requires(const O& op, std::span<const Spec> specs, std::span<const View> views, CpuStream& stream) {
+concept Op = requires(const O& op, std::span<const Spec> specs) {
   { O::kName } -> std::convertible_to<std::string_view>;
   { O::kInputs.size() } -> std::convertible_to<size_t>;
   { O::kOutputs.size() } -> std::convertible_to<size_t>;
   { op.infer(specs) } -> std::same_as<std::vector<Spec>>;
-  { op.forward(stream, views, views) } -> std::same_as<void>;
   { O::cases(Tiny{}) } -> std::same_as<std::vector<Case<O>>>;
   { O::cases(Real{}) } -> std::same_as<std::vector<Case<O>>>;
-};
+} && detail::kForwardOnAll<O, Streams>;
 
 /// An op with a gradient: also
 ///  - `kDifferentiable`: mask of the inputs that have one;
 ///  - `keep()`: which values backward reads;
-///  - `backward(stream, in, out, dout, din)`: absent views in `dout` are zero; values that are not kept have a shape in
-///    `in`/`out` but no data.
+///  - `backward(stream, in, out, dout, din)` for every stream type of the build: absent views in `dout` are zero; values
+///    that are not kept have a shape in `in`/`out` but no data.
 template <class O>
-concept DifferentiableOp =
-    Op<O> && requires(const O& op, std::span<const View> views, std::span<const Grad> grads, CpuStream& stream) {
-      { O::kDifferentiable } -> std::convertible_to<uint32_t>;
-      { op.keep() } -> std::same_as<Keep>;
-      { op.backward(stream, views, views, views, grads) } -> std::same_as<void>;
-    };
+concept DifferentiableOp = Op<O> && requires(const O& op) {
+  { O::kDifferentiable } -> std::convertible_to<uint32_t>;
+  { op.keep() } -> std::same_as<Keep>;
+} && detail::kBackwardOnAll<O, Streams>;
 
 /// Throws an Error "op: rule; got name shape, …" if `holds` is false.
 template <class O>

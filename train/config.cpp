@@ -155,6 +155,8 @@ void check_config(const TrainConfig& config) {
   check<UsageError>(config.accumulate == 1 || !batch_norm, "--accumulate ", config.accumulate,
                     " would not equal the large batch, because the network has batch norm; use --accumulate 1",
                     config.use_bn_in_head ? " or --use-bn-in-head false" : "");
+  check<UsageError>(config.accumulate == 1 || config.sinkhorn == 0, "--accumulate ", config.accumulate,
+                    " would not equal the large batch: --sinkhorn balances over the batch; use --accumulate 1");
   check<UsageError>(config.device == "auto" || config.device == "cpu" || config.device == "cuda", "--device ", config.device,
                     " is not known (known: auto, cpu, cuda)");
   check<UsageError>(config.device != "cuda", "--device cuda: this build has no CUDA kernels; use --device cpu");

@@ -170,7 +170,7 @@ void add_optimization(Builder& b, TrainConfig& c) {
   b.add("weight-decay-end", c.weight_decay_end, "weight decay at the end");
   b.add("clip-grad", c.clip_grad, "largest L2 norm of each tensor's gradient; 0: no clipping");
   b.add("batch-size", c.batch_size, "images per step", {"batch-size-per-gpu"});
-  b.add("accumulate", c.accumulate, "micro-batches per step: less memory, same result");
+  b.add("accumulate", c.accumulate, "micro-batches per step: less memory, same result (not with batch norm or --sinkhorn, where it could not be)");
   b.add("epochs", c.epochs, "passes over the data (fractions allowed)");
   b.add("freeze-last-layer", c.freeze_last_layer, "epochs during which the prototypes stay (fractions allowed)");
   b.add("steps", c.steps, "stop after so many steps of the schedule; 0: at its end");

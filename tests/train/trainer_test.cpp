@@ -48,13 +48,16 @@ TEST_CASE("micro-batches give the result of the large batch") {
   CHECK(difference(all_values(whole.teacher().network().parameters()), all_values(parts.teacher().network().parameters())) < 1e-12);
 }
 
-TEST_CASE("micro-batches are refused where batch norm would make them differ") {
+TEST_CASE("micro-batches are refused where batch norm or Sinkhorn-Knopp would make them differ") {
   const Data data;
   TrainConfig config = data.config();
   config.accumulate = 2;
   config.use_bn_in_head = true;
   CHECK_THROWS_AS(Trainer(config, *data.images), UsageError);
   config.use_bn_in_head = false;
+  config.sinkhorn = 3;
+  CHECK_THROWS_AS(Trainer(config, *data.images), UsageError);
+  config.sinkhorn = 0;
   config.arch = "conv_small";
   CHECK_THROWS_AS(Trainer(config, *data.images), UsageError);
 }

@@ -18,6 +18,13 @@ struct Request {
   bool dump_config = false;
 };
 
+/// Flags of the reference implementation that scripts may pass and that mean nothing here.
+constexpr std::pair<const char*, const char*> kReferenceOnly[] = {
+    {"--use-fp16", "the number format is --precision"},
+    {"--dist-url", "one process trains"},
+    {"--local-rank", "one process trains"},
+};
+
 std::string joined(const std::vector<std::string>& values) {
   std::string text;
   for (const std::string& value : values) text += (text.empty() ? "" : ",") + value;
@@ -63,6 +70,10 @@ void add_train_command(CLI::App& parent, int& exit_code) {
   command->add_option("--config", request->config_file, "options from a JSON file, such as a run's config.json")->group("Run");
   command->add_flag("--dump-config", request->dump_config, "print each option's value and where it came from, and end")->group("Run");
   for (Option& option : request->options) add_option(*command, *request, option);
+  for (const auto& [name, why] : kReferenceOnly)
+    command->add_option_function<std::string>(
+        name, [name = name, why = why](const std::string&) { std::fprintf(stderr, "%s has no effect here: %s\n", name, why); }, why)
+        ->group("Accepted from the reference, without effect");
   command->callback([request, &exit_code] {
     resolve(*request);
     if (request->dump_config) dump(*request);
