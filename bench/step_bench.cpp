@@ -189,6 +189,10 @@ int run(int argc, char** argv) {
   app.add_flag("--json", json, "Print one JSON object instead of a table");
   CLI11_PARSE(app, argc, argv);
 
+  std::vector<StepCase> cases = step_cases();
+  std::erase_if(cases, [&](const StepCase& c) { return c.name.find(filter) == std::string::npos; });
+  check<UsageError>(!cases.empty(), "--filter ", filter, ": no configuration has that in its name");
+
   CpuStream stream(threads);
   const Ceilings ceilings(stream);
   nlohmann::json rows = nlohmann::json::array();
@@ -198,8 +202,7 @@ int run(int argc, char** argv) {
     std::printf("%-13s %-34s %8s %8s %8s %8s %8s %9s %10s\n", "name", "configuration", "least ms", "median",
                 "images/s", "GFLOP", "GFLOP/s", "of matmul", "arena MiB");
   }
-  for (const StepCase& c : step_cases()) {
-    if (c.name.find(filter) == std::string::npos) continue;
+  for (const StepCase& c : cases) {
     rows.push_back(report(c, time_steps(c.config, threads, seconds), ceilings));
     if (!json) print_row(rows.back());
   }

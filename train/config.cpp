@@ -151,6 +151,10 @@ void check_config(const TrainConfig& config) {
   check<UsageError>(config.loss == "ce" || config.sinkhorn == 0, "--sinkhorn needs --loss ce: MSE does not compare probabilities");
   check<UsageError>(config.batch_size % config.accumulate == 0, "--accumulate ", config.accumulate,
                     " must divide --batch-size ", config.batch_size);
+  if (config.arch != "conv_small")
+    for (const auto& [flag, size] : {std::pair{"--global-crops-size", config.augment.global_crops_size},
+                                     std::pair{"--local-crops-size", config.augment.local_crops_size}})
+      check<UsageError>(size >= config.patch_size, flag, " ", size, " is smaller than --patch-size ", config.patch_size);
   const bool batch_norm = config.use_bn_in_head || config.arch == "conv_small" || config.arch == "hybrid_small";
   check<UsageError>(config.accumulate == 1 || !batch_norm, "--accumulate ", config.accumulate,
                     " would not equal the large batch, because the network has batch norm; use --accumulate 1",

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -58,7 +59,9 @@ class Session {
     checkpoint_ = (out / "checkpoint.safetensors").string();
     if (fs::exists(checkpoint_)) {
       trainer_.load(checkpoint_);
-      std::fprintf(stderr, "%s: going on at step %ld\n", checkpoint_.c_str(), static_cast<long>(trainer_.step()));
+      std::fprintf(stderr, trainer_.finished() ? "%s: finished at step %ld; more --epochs would go on\n" : "%s: going on at step %ld\n",
+                   checkpoint_.c_str(), static_cast<long>(trainer_.step()));
+      warn_about_changes((out / "config.json").string());
     }
     TrainConfig shown = config;
     write_file((out / "config.json").string(), {bytes_of_text(to_json(options_of(shown)).dump(2) + "\n")});
@@ -91,6 +94,18 @@ class Session {
   }
 
  private:
+  /// Names the options that differ from those of the session before.
+  void warn_about_changes(const std::string& path) const {
+    std::ifstream file(path);
+    const auto before = nlohmann::json::parse(file, nullptr, false);
+    if (!before.is_object()) return;
+    TrainConfig shown = config_;
+    const auto now = to_json(options_of(shown));
+    for (const auto& [name, value] : now.items())
+      if (before.contains(name) && before[name] != value)
+        std::fprintf(stderr, "--%s is now %s; it was %s\n", name.c_str(), value.dump().c_str(), before[name].dump().c_str());
+  }
+
   void stop_if_diverged(int64_t step, const StepReport& report, ProgressLine& progress) {
     bad_steps_ = report.healthy ? 0 : bad_steps_ + 1;
     if (report.healthy) return;

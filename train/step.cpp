@@ -17,6 +17,11 @@ Tensor sum(Context& context, const Tensor& total, const Tensor& part) {
   return total.defined() ? run(context, ResidualAdd{}, {total, part.detached()})[ResidualAdd::y] : part.detached();
 }
 
+/// The rows of both; the first part is the whole.
+Tensor stack(Context& context, const Tensor& rows, const Tensor& more) {
+  return rows.defined() ? run(context, ConcatRows{}, {rows, more})[ConcatRows::y] : more;
+}
+
 std::vector<Tensor> all_crops(const Crops& crops) {
   return crops.locals.defined() ? std::vector{crops.globals, crops.locals} : std::vector{crops.globals};
 }
@@ -29,11 +34,12 @@ StepReport train_step(TrainingState state, std::span<const Crops> micro_batches,
   student.parameters().reset_gradients();
 
   const auto parts = static_cast<double>(micro_batches.size());
-  Tensor total_loss, logit_sums, targets;
+  Tensor total_loss, logit_sums, all_targets;
   int64_t teacher_rows = 0;
   for (const Crops& crops : micro_batches) {
     const Tensor teacher_logits = teacher(context, crops.globals);
-    targets = loss.targets(context, teacher_logits);
+    const Tensor targets = loss.targets(context, teacher_logits);
+    if (plan.with_statistics) all_targets = stack(context, all_targets, targets);
 
     Tape tape(context);
     const Tensor student_logits = student(context, all_crops(crops), {.training = true, .crops = &crops.images});
@@ -55,7 +61,7 @@ StepReport train_step(TrainingState state, std::span<const Crops> micro_batches,
   constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
   StepReport report{scalar(total_loss) / parts, scalar(healthy) != 0, unknown, unknown, unknown};
   if (plan.with_statistics && loss.config().kind == LossConfig::Kind::cross_entropy) {
-    const Tensor statistics = run(context, TargetStatistics{}, {targets})[TargetStatistics::statistics];
+    const Tensor statistics = run(context, TargetStatistics{}, {all_targets})[TargetStatistics::statistics];
     report.teacher_entropy = scalar(statistics, 0);
     report.marginal_entropy = scalar(statistics, 1);
     report.prototypes_used = scalar(statistics, 2);

@@ -65,8 +65,8 @@ void check_shape(const NamedTensor& tensor, const ParameterStore::Entry& entry) 
   const bool head = entry.name.starts_with(kHead) || entry.name.starts_with(kPredictor);
   const char* advice =
       head ? "give the --out-dim and the other options of the head that these weights were made with"
-           : "leave --arch, --patch-size and the other options of the network out, so that they are "
-             "read from the weights, or give those that the weights were made with";
+           : "give the --arch, --patch-size, crop size and other options of the network that these "
+             "weights were made with";
   throw FormatError(str("weights: ", quote(tensor.name), ": the network has ", shape_text(expected),
                         ", the file ", shape_text(tensor.shape), "; ", advice));
 }

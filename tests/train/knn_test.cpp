@@ -55,7 +55,8 @@ std::pair<double, double> brute_force(const FeatureSet& train, const FeatureSet&
     }
     std::sort(votes.begin(), votes.end());
     for (int64_t place = 0; place < std::min<int64_t>({k, 5, classes}); ++place) {
-      const bool hit = votes[static_cast<size_t>(place)].second == val.labels[static_cast<size_t>(v)];
+      const auto& [minus_votes, c] = votes[static_cast<size_t>(place)];
+      const bool hit = minus_votes < 0 && c == val.labels[static_cast<size_t>(v)];
       top1 += hit && place == 0 ? 1 : 0;
       top5 += hit ? 1 : 0;
     }

@@ -41,8 +41,11 @@ TEST_CASE("micro-batches give the result of the large batch") {
   config.accumulate = 2;
   Trainer parts(config, *data.images);
   for (int step = 0; step < 5; ++step) {
-    const double loss = whole.train_step().loss;
-    CHECK(golden::near(parts.train_step().loss, loss, 1e-12));
+    const StepReport expected = whole.train_step(), report = parts.train_step();
+    CHECK(golden::near(report.loss, expected.loss, 1e-12));
+    CHECK(golden::near(report.teacher_entropy, expected.teacher_entropy, 1e-12));
+    CHECK(golden::near(report.marginal_entropy, expected.marginal_entropy, 1e-12));
+    CHECK(report.prototypes_used == expected.prototypes_used);
   }
   CHECK(difference(all_values(whole.student().parameters()), all_values(parts.student().parameters())) < 1e-12);
   CHECK(difference(all_values(whole.teacher().network().parameters()), all_values(parts.teacher().network().parameters())) < 1e-12);

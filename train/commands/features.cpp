@@ -37,6 +37,9 @@ nlohmann::json description(const Options& options, const FeatureConfig& config, 
 
 void extract(const Options& options) {
   check<UsageError>(options.out.ends_with(".npy"), "--out must end in .npy; got ", options.out);
+  const std::filesystem::path folder = std::filesystem::path(options.out).parent_path();
+  check<UsageError>(folder.empty() || std::filesystem::is_directory(folder), "--out ", options.out,
+                    ": its folder does not exist");
   Context context(options.network.threads);
   LoadedBackbone network = options.network.load_network();
   FeatureConfig config = options.network.feature_config(network.recipe);

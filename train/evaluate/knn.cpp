@@ -13,10 +13,12 @@ namespace {
 
 constexpr int64_t kTop = 5;
 
-/// How many classes have more votes than class `label`, or as many and a lower number.
+/// How many classes have more votes than class `label`, or as many and a lower number. A class that nobody voted for comes
+/// after all classes, so that it is no hit because of its number.
 int64_t rank_of(const std::vector<double>& votes, int label) {
   int64_t before = 0;
   const double own = votes[static_cast<size_t>(label)];
+  if (own <= 0) return static_cast<int64_t>(votes.size()) + kTop;
   for (size_t c = 0; c < votes.size(); ++c)
     before += votes[c] > own || (votes[c] == own && static_cast<int>(c) < label) ? 1 : 0;
   return before;
