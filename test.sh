@@ -30,7 +30,7 @@ test_preset() {
 if $all; then
   test_preset asan -E consumer
   # Debian's OpenMP run-time and oneDNN are not built for the thread sanitizer: only what uses our own threads runs.
-  test_preset tsan -R 'thread_pool|loader|trainer'
+  test_preset tsan -R 'thread_pool|loader'
   export DINO_LONG_TESTS=1
 fi
 test_preset release
