@@ -53,10 +53,11 @@ int steps_logged(const std::string& run) {
 TEST_CASE("a run that is killed at random moments and started again ends with the same bytes") {
   const Folder folder;
   const std::string images = testing::make_images(folder, 12);
-  const std::string options = " --epochs 30 --warmup-epochs 1 --checkpoint-every-steps 2 --use-bn-in-head true";
+  // Long enough that most of the kills hit a run that is still going.
+  const int kills = std::getenv("DINO_LONG_TESTS") ? 50 : 8;
+  const std::string options = " --epochs " + std::to_string(20 * kills) + " --warmup-epochs 1 --checkpoint-every-steps 2 --use-bn-in-head true";
   REQUIRE(testing::run_program(testing::small_arguments(images, folder / "straight") + options).code == 0);
 
-  const int kills = std::getenv("DINO_LONG_TESTS") ? 50 : 8;
   Random random(1, Purpose::test, 0);
   int killed = 0;
   for (int i = 0; i < kills; ++i) {
@@ -65,7 +66,8 @@ TEST_CASE("a run that is killed at random moments and started again ends with th
     kill(child, SIGKILL);
     killed += wait_for(child) == 128 + SIGKILL;
   }
-  CHECK(killed > 0);
+  INFO(killed << " of " << kills << " were still running");
+  CHECK(2 * killed > kills);
   REQUIRE(testing::run_program(testing::small_arguments(images, folder / "killed") + options).code == 0);
   for (const char* file : {"/checkpoint.safetensors", "/log.jsonl", "/checkpoint0020.safetensors"}) {
     INFO(file);
