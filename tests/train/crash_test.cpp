@@ -55,7 +55,7 @@ TEST_CASE("a run that is killed at random moments and started again ends with th
   const std::string images = testing::make_images(folder, 12);
   // Long enough that most of the kills hit a run that is still going.
   const int kills = std::getenv("DINO_LONG_TESTS") ? 50 : 8;
-  const std::string options = " --epochs " + std::to_string(20 * kills) + " --warmup-epochs 1 --checkpoint-every-steps 2 --use-bn-in-head true";
+  const std::string options = " --epochs " + std::to_string(40 * kills) + " --warmup-epochs 1 --checkpoint-every-steps 2 --use-bn-in-head true";
   REQUIRE(testing::run_program(testing::small_arguments(images, folder / "straight") + options).code == 0);
 
   Random random(1, Purpose::test, 0);
