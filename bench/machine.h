@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <cstdio>
 #include <cstring>
+#include <exception>
 #include <numeric>
 #include <vector>
 
@@ -13,6 +15,16 @@
 namespace dino::bench {
 
 using Clock = std::chrono::steady_clock;
+
+/// What `main` of a bench does: runs it, and turns an exception into one line and exit code 1.
+inline int main_of(int (*run)(int, char**), int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
 
 inline double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();

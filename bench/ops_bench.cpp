@@ -150,11 +150,4 @@ int run(int argc, char** argv) {
 
 }  // namespace dino::bench
 
-int main(int argc, char** argv) {
-  try {
-    return dino::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return dino::bench::main_of(dino::bench::run, argc, argv); }
