@@ -35,6 +35,11 @@ if $all; then
 fi
 test_preset release
 
-if ! command -v nvcc >/dev/null; then
+# CUDA programs run on the emulator, with or without a GPU.
+if command -v nvcc >/dev/null; then
+  cmake -S tests/cuda_emulator -B build/cuda_emulator -G Ninja -DCMAKE_BUILD_TYPE=Release -DDINO_WARNINGS_AS_ERRORS=ON "${launcher[@]}" >/dev/null
+  cmake --build build/cuda_emulator
+  ctest --test-dir build/cuda_emulator --output-on-failure -j "$(nproc)"
+else
   echo "nvcc was not found: the CUDA part was neither built nor tested."
 fi
