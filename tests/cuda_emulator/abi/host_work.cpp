@@ -17,6 +17,12 @@ void* device_range(const void* address, std::size_t bytes) { return DeviceMemory
 
 bool is_initialized(const void* address, std::size_t bytes) { return DeviceMemory::instance().is_initialized(abi::address_of(address), bytes); }
 
+void poison_unwritten(const void* address, std::size_t bytes) {
+  DeviceMemory& memory = DeviceMemory::instance();
+  const std::uint64_t at = abi::address_of(address);
+  if (std::uint8_t* const host = memory.host(at, bytes)) memory.poison_uninitialized(host, at, bytes);
+}
+
 void mark_initialized(const void* address, std::size_t bytes) { DeviceMemory::instance().mark_initialized(abi::address_of(address), bytes); }
 
 void report_api(const std::string& message) { abi::broken_rule(cudaErrorInvalidValue, message); }

@@ -18,6 +18,8 @@ namespace emulator::host {
 
 /// Whether all bytes of a device range have been written by somebody. Ranges outside of device memory count as written.
 [[gnu::visibility("default")]] bool is_initialized(const void* address, std::size_t bytes);
+/// Fills the bytes of a device range that nobody wrote with 0xFF, as kernels see them. They still count as unwritten.
+[[gnu::visibility("default")]] void poison_unwritten(const void* address, std::size_t bytes);
 /// Marks a device range as written.
 [[gnu::visibility("default")]] void mark_initialized(const void* address, std::size_t bytes);
 

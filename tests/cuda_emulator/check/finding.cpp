@@ -88,7 +88,9 @@ void report(const Finding& finding) {
   Record& all = record();
   const std::lock_guard lock(all.mutex);
   ++all.per_kind[static_cast<std::size_t>(finding.kind)];
-  const Record::Place place{finding.kind, finding.kernel, finding.file, finding.line, finding.ptx_line, shape(finding.message)};
+  // Unrolled loops repeat a source line at many places of the PTX.
+  const int ptx_line = finding.line != 0 ? 0 : finding.ptx_line;
+  const Record::Place place{finding.kind, finding.kernel, finding.file, finding.line, ptx_line, shape(finding.message)};
   const auto [known, is_new] = all.index.try_emplace(place, all.findings.size());
   if (is_new) {
     all.findings.push_back({finding, 0});

@@ -69,15 +69,18 @@ void* backing(const char* call, const Matrix& matrix) {
 
 void check_initialized(const char* call, const Matrix& matrix) {
   std::int64_t line = 0;
+  bool reported = false;
   each_line(matrix, [&](const void* begin, std::size_t bytes) {
     const bool written = host::is_initialized(begin, bytes);
-    if (!written) {
+    if (!written) host::poison_unwritten(begin, bytes);
+    if (!written && !reported) {
+      reported = true;
       report(call, text(matrix.name, ": reads bytes that nobody wrote, in the ", bytes, " bytes at ", begin,
                         " (stretch ", line, " of a matrix of ", matrix.rows, " rows and ", matrix.columns,
                         " columns, ", name_of(matrix.type), ")"));
     }
     ++line;
-    return written;
+    return true;
   });
 }
 

@@ -15,27 +15,29 @@ namespace emulator {
 /// The NaN that single precision instructions return, whatever the NaN that went in (PTX ISA, "Floating Point Instructions").
 inline constexpr std::uint32_t kCanonicalNan = 0x7fffffffu;
 
-inline std::uint32_t bits_of(float x) { return std::bit_cast<std::uint32_t>(x); }
-inline std::uint64_t bits_of(double x) { return std::bit_cast<std::uint64_t>(x); }
-inline float float_of(std::uint32_t bits) { return std::bit_cast<float>(bits); }
-inline double double_of(std::uint64_t bits) { return std::bit_cast<double>(bits); }
+[[gnu::always_inline]] inline std::uint32_t bits_of(float x) { return std::bit_cast<std::uint32_t>(x); }
+[[gnu::always_inline]] inline std::uint64_t bits_of(double x) { return std::bit_cast<std::uint64_t>(x); }
+[[gnu::always_inline]] inline float float_of(std::uint32_t bits) { return std::bit_cast<float>(bits); }
+[[gnu::always_inline]] inline double double_of(std::uint64_t bits) { return std::bit_cast<double>(bits); }
 
-inline float canonical(float x) { return x == x ? x : float_of(kCanonicalNan); }
+// Inlined early and always: the vectoriser sees loops before the inliner is done with larger functions.
+
+[[gnu::always_inline]] inline float canonical(float x) { return x == x ? x : float_of(kCanonicalNan); }
 
 /// .ftz: a subnormal becomes a zero of its sign.
-inline float flush(float x) {
+[[gnu::always_inline]] inline float flush(float x) {
   const std::uint32_t bits = bits_of(x);
-  return float_of((bits & 0x7f800000u) == 0 ? bits & 0x80000000u : bits);
+  return float_of(bits & ((bits & 0x7f800000u) == 0 ? 0x80000000u : ~0u));
 }
 template <bool ftz>
-inline float flush_if(float x) {
+[[gnu::always_inline]] inline float flush_if(float x) {
   if constexpr (ftz) return flush(x);
   return x;
 }
 
 /// .sat: [0, 1]; NaN and both zeros become +0.
 template <class T>
-inline T saturate(T x) {
+[[gnu::always_inline]] inline T saturate(T x) {
   const T positive = x > T(0) ? x : T(0);
   return positive < T(1) ? positive : T(1);
 }
@@ -79,23 +81,17 @@ void rounded(Warp& warp, const Ins& ins, Mask active) {
   opaque(warp, ins, active);
 }
 
-/// Rounds the sum of s and e, where s is that sum rounded to double, to a float with an odd last bit if it is inexact. Rounding the float again to at most 22
-/// bits gives what rounding the exact sum once would have given (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
-inline float round_to_odd(double s, double e) {
-  const float r = static_cast<float>(s);
-  const double back = static_cast<double>(r);
-  const bool finite = (bits_of(s) & 0x7ff0000000000000u) != 0x7ff0000000000000u;
-  const bool too_small = s > back || (s == back && e > 0);
-  const bool too_big = s < back || (s == back && e < 0);
-  const std::uint32_t bits = bits_of(r);
-  const bool positive = (bits & 0x80000000u) == 0;
-  const bool even = (bits & 1u) == 0;
-  const std::uint32_t step = (too_small == positive) ? 1u : ~0u;
-  return float_of(finite && even && (too_small || too_big) ? bits + step : bits);
+/// The sum of s and e, where s is that sum rounded to double, as a double whose last bit is set if it is inexact. Rounding it to at most 51 bits gives what
+/// rounding the exact sum once would have given (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+[[gnu::always_inline]] inline double round_to_odd(double s, double e) {
+  const std::uint64_t bits = bits_of(s);
+  const bool inexact = (e > 0) | (e < 0);  // NaN, of a sum that is infinite, counts as exact
+  const bool too_far = (e > 0) != (s > 0);
+  return double_of(inexact ? (bits - (too_far ? 1 : 0)) | 1 : bits);
 }
 
 /// The error of s = a + b rounded to nearest, exactly (Knuth's TwoSum).
-inline double sum_error(double a, double b, double s) {
+[[gnu::always_inline]] inline double sum_error(double a, double b, double s) {
   const double b_part = s - a;
   return (a - (s - b_part)) + (b - b_part);
 }

@@ -112,13 +112,13 @@ struct Group {
   std::uint32_t sync_pc = 0;     // at_sync, at_barrier: the instruction that waits
 };
 
-/// Asynchronous copies (cp.async) of one thread or warp that have been issued but need not have arrived.
+/// One cp.async of a warp that has been issued but need not have arrived. The data is read at the issue: the source must not change before the wait.
 struct AsyncCopy {
-  std::uint32_t shared = 0;         // destination offset in shared memory
-  std::uint32_t bytes = 0;          // written; the tail beyond the source is zero
-  std::array<std::uint8_t, 16> data{};  // read at issue (data of global memory must not change before the wait)
-  std::uint32_t ins = 0;
-  std::uint8_t lane = 0;
+  Mask lanes = 0;                     // whose bytes have not arrived yet
+  std::uint32_t bytes = 0;            // written per lane; what lies beyond the source is zero
+  std::uint32_t group[kLanes] = {};   // the lane's commit group
+  std::uint64_t shared[kLanes] = {};  // destinations, offsets in shared memory
+  std::uint8_t data[kLanes][16] = {};
 };
 
 struct LaunchCounts;  // count/counters.h
@@ -143,9 +143,8 @@ struct Warp {
   std::vector<std::uint8_t> local;  // [lane][local_stride]
   std::vector<std::uint8_t> local_shadow;  // one byte per four bytes of local
   std::uint64_t local_stride = 0;
-  std::array<std::vector<std::vector<AsyncCopy>>, kLanes> committed;  // cp.async groups per lane, oldest first
-  std::array<std::vector<AsyncCopy>, kLanes> uncommitted;
-  std::uint32_t sync_epoch = 0;  // counts warp-level synchronisations, for the race check
+  std::vector<std::unique_ptr<AsyncCopy>> copies, spare_copies;  // oldest first
+  std::array<std::uint32_t, kLanes> committed_groups{};         // cp.async.commit_group so far, per lane
   std::uint64_t stray_shuffles = 0;  // reads of lanes that were not there
   std::uint64_t steps = 0;       // counts groups that ran: progress
   std::uint32_t turns = 0;       // counts turns that were handed over to another group
@@ -181,7 +180,7 @@ struct Barrier {
 /// somebody asks the mbarrier.
 struct PendingArrival {
   std::uint32_t barrier = 0;           // offset in shared memory
-  std::vector<AsyncCopy> copies;       // of cp.async
+  std::vector<AsyncCopy> copies;       // of cp.async, with the bytes of one lane
   std::uint32_t shared = 0;            // of a bulk copy: destination
   std::vector<std::uint8_t> data;      // of a bulk copy
   Warp* warp = nullptr;                // that issued it

@@ -233,7 +233,7 @@ void resolve_shared(Warp& warp, const Access& access, const Pattern& pattern, Re
       const std::uint64_t a = access.address[lane];
       if (a > size || a + access.bytes > size)
         out_of_bounds(warp, access, lane,
-                      std::to_string(a + access.bytes - size) + " bytes past the end of the block's " + std::to_string(size - kReservedShared) + " bytes");
+                      std::to_string(a > size ? a - size : 0) + " bytes past the end of the block's " + std::to_string(size - kReservedShared) + " bytes");
     });
   resolve_in(warp, access, pattern, {block.shared.data(), block.shared_shadow.data()}, resolved);
 }

@@ -27,82 +27,128 @@ void observe_copy(Warp& warp, Access::Where where, Access::Kind kind, std::uint3
   if (warp.race != nullptr) warp.race->access(warp, access);
 }
 
-// What a lane copies: aux bytes, of which the first `source` come from global memory and the rest are zero.
-void read_source(Warp& warp, int lane, std::uint64_t address, std::uint32_t bytes, AsyncCopy& copy) {
+// Source size, and what kind of fourth operand says it (Ins::aux2).
+constexpr std::uint16_t kWideDestination = 1, kHasSize = 2, kHasIgnore = 4;
+
+std::uint32_t source_bytes(Warp& warp, const Ins& ins, int lane, std::uint64_t from) {
+  const Slot* slots = &warp.frame->program->slots[ins.list];
+  const std::uint32_t bytes = ins.aux;
+  if ((ins.aux2 & kHasSize) != 0) {
+    const std::uint32_t wanted = warp.lanes<std::uint32_t>(slots[0])[lane];
+    if (wanted > bytes) report(warp, FindingKind::invalid_operation, lane, from, "the source size " + std::to_string(wanted) + " of a copy of " + std::to_string(bytes) + " bytes", 719);
+    return wanted;
+  }
+  const bool ignored = (ins.aux2 & kHasIgnore) != 0 && ((warp.predicate(slots[1]) ^ slots[2]) >> lane & 1u) != 0;
+  return ignored ? 0 : bytes;
+}
+
+// A source that is shorter than the copy: byte by byte, the rest stays zero.
+void read_part(Warp& warp, int lane, std::uint64_t address, std::uint32_t bytes, std::uint8_t* data) {
   for (std::uint32_t done = 0; done < bytes;) {
     std::uint32_t piece = 16;
     while (piece > bytes - done || ((address + done) & (piece - 1)) != 0) piece /= 2;
-    std::memcpy(&copy.data[done], generic_at(warp, lane, address + done, piece, false), piece);
+    std::memcpy(data + done, generic_at(warp, lane, address + done, piece, false), piece);
     done += piece;
   }
 }
 
-void forget_destination(Warp& warp, const AsyncCopy& copy) {
-  if (!options().async_check) return;
-  std::memset(&warp.block->shared_shadow[copy.shared / 4], 0, copy.bytes / 4);
+void read_whole(Warp& warp, Mask lanes, const std::uint64_t* from, AsyncCopy& copy) {
+  if (lanes == 0) return;
+  Access access;
+  access.bytes = copy.bytes;
+  access.active = lanes;
+  access.address = from;
+  access.asynchronous = true;
+  Resolved resolved;
+  resolve(warp, access, resolved);
+  each_lane(lanes, [&](int lane) {
+    std::memcpy(copy.data[lane], resolved.contiguous != nullptr ? resolved.contiguous + static_cast<std::size_t>(lane) * copy.bytes : resolved.pointer[lane], copy.bytes);
+  });
+}
+
+void check_destination(Warp& warp, const Ins& ins, int lane, std::uint64_t to) {
+  if (to % ins.aux != 0)
+    report(warp, FindingKind::misaligned, lane, to, "an asynchronous copy of " + std::to_string(ins.aux) + " bytes to an address that is no multiple of that", 716);
+  if (to + ins.aux > warp.block->shared.size())
+    report(warp, FindingKind::out_of_bounds, lane, to, "an asynchronous copy past the end of the block's shared memory", 700);
+}
+
+AsyncCopy& new_copy(Warp& warp) {
+  if (warp.spare_copies.empty()) warp.spare_copies.push_back(std::make_unique<AsyncCopy>());
+  warp.copies.push_back(std::move(warp.spare_copies.back()));
+  warp.spare_copies.pop_back();
+  return *warp.copies.back();
+}
+
+void drop_landed(Warp& warp) {
+  auto& copies = warp.copies;
+  std::size_t kept = 0;
+  for (auto& copy : copies) {
+    if (copy->lanes == 0) warp.spare_copies.push_back(std::move(copy));
+    else copies[kept++] = std::move(copy);
+  }
+  copies.resize(kept);
 }
 
 void cp_async(Warp& warp, const Ins& ins, Mask active) {
-  const Slot* slots = &warp.frame->program->slots[ins.list];
-  const auto* destination_wide = (ins.aux2 & 1) != 0 ? warp.lanes<std::uint64_t>(ins.d) : nullptr;
-  const auto* destination_narrow = warp.lanes<std::uint32_t>(ins.d);
+  AsyncCopy& copy = new_copy(warp);
+  copy.bytes = ins.aux;
+  copy.lanes = active;
+  std::uint64_t from[kLanes] = {};
+  const auto offset = static_cast<std::uint64_t>(static_cast<std::int64_t>(static_cast<std::int32_t>(ins.extra)));
   const auto* source = warp.lanes<std::uint64_t>(ins.a);
-  const std::uint32_t bytes = ins.aux;
-  std::uint64_t from[kLanes] = {}, to[kLanes] = {};
-  Mask reading = 0;
+  Mask whole = 0, some = 0;
   each_lane(active, [&](int lane) {
-    to[lane] = (destination_wide != nullptr ? destination_wide[lane] : destination_narrow[lane]) + static_cast<std::uint64_t>(static_cast<std::int64_t>(static_cast<std::int32_t>(ins.extra)));
+    copy.shared[lane] = ((ins.aux2 & kWideDestination) != 0 ? warp.lanes<std::uint64_t>(ins.d)[lane] : warp.lanes<std::uint32_t>(ins.d)[lane]) + offset;
+    copy.group[lane] = warp.committed_groups[static_cast<std::size_t>(lane)];
     from[lane] = source[lane] + static_cast<std::uint64_t>(ins.imm);
-    std::uint32_t wanted = bytes;
-    if ((ins.aux2 & 2) != 0) wanted = warp.lanes<std::uint32_t>(slots[0])[lane];
-    if ((ins.aux2 & 4) != 0 && ((warp.predicate(slots[1]) ^ slots[2]) >> lane & 1u) != 0) wanted = 0;
-    if (wanted > bytes) report(warp, FindingKind::invalid_operation, lane, from[lane], "the source size " + std::to_string(wanted) + " of a copy of " + std::to_string(bytes) + " bytes", 719);
-    if ((from[lane] % bytes != 0 && wanted != 0) || to[lane] % bytes != 0)
-      report(warp, FindingKind::misaligned, lane, from[lane] % bytes != 0 ? from[lane] : to[lane], "an asynchronous copy of " + std::to_string(bytes) + " bytes at an address that is no multiple of that", 716);
-    AsyncCopy copy;
-    copy.shared = static_cast<std::uint32_t>(to[lane]);
-    copy.bytes = bytes;
-    copy.ins = warp.pc - 1;
-    copy.lane = static_cast<std::uint8_t>(lane);
-    if (to[lane] + bytes > warp.block->shared.size())
-      report(warp, FindingKind::out_of_bounds, lane, to[lane], "an asynchronous copy past the end of the block's shared memory", 700);
-    if (wanted != 0) read_source(warp, lane, from[lane], wanted, copy);
-    if (wanted != 0) reading |= Mask{1} << lane;
-    if (options().async_check) {
-      forget_destination(warp, copy);
-      warp.uncommitted[static_cast<std::size_t>(lane)].push_back(copy);
-    } else {
-      land(warp, copy);
-    }
+    check_destination(warp, ins, lane, copy.shared[lane]);
+    const std::uint32_t wanted = source_bytes(warp, ins, lane, from[lane]);
+    if (wanted != 0 && from[lane] % ins.aux != 0)
+      report(warp, FindingKind::misaligned, lane, from[lane], "an asynchronous copy of " + std::to_string(ins.aux) + " bytes from an address that is no multiple of that", 716);
+    whole |= static_cast<Mask>(wanted == ins.aux) << lane;
+    some |= static_cast<Mask>(wanted != 0) << lane;
+    if (wanted == ins.aux) return;
+    std::memset(copy.data[lane], 0, 16);
+    read_part(warp, lane, from[lane], wanted, copy.data[lane]);
   });
-  observe_copy(warp, Access::Where::global, Access::Kind::read, bytes, reading, from);
-  observe_copy(warp, Access::Where::shared, Access::Kind::write, bytes, active, to);
+  read_whole(warp, whole, from, copy);
+  observe_copy(warp, Access::Where::global, Access::Kind::read, copy.bytes, some, from);
+  observe_copy(warp, Access::Where::shared, Access::Kind::write, copy.bytes, active, copy.shared);
+  if (options().async_check) {
+    each_lane(active, [&](int lane) { std::memset(&warp.block->shared_shadow[copy.shared[lane] / 4], 0, copy.bytes / 4); });
+  } else {
+    land(warp, copy, active);
+    copy.lanes = 0;
+    drop_landed(warp);
+  }
 }
 
 void commit(Warp& warp, const Ins&, Mask active) {
-  each_lane(active, [&](int lane) {
-    const auto l = static_cast<std::size_t>(lane);
-    warp.committed[l].push_back(std::move(warp.uncommitted[l]));
-    warp.uncommitted[l].clear();
-  });
+  each_lane(active, [&](int lane) { ++warp.committed_groups[static_cast<std::size_t>(lane)]; });
 }
 
-void wait_group(Warp& warp, const Ins& ins, Mask active) {
-  const auto keep = static_cast<std::size_t>(ins.imm);
-  each_lane(active, [&](int lane) {
-    auto& groups = warp.committed[static_cast<std::size_t>(lane)];
-    while (groups.size() > keep) {
-      for (const AsyncCopy& copy : groups.front()) land(warp, copy);
-      groups.erase(groups.begin());
-    }
-  });
+// All but the newest `keep` groups of each lane arrive.
+void wait_for(Warp& warp, Mask active, std::uint32_t keep) {
+  bool landed = false;
+  for (const auto& copy : warp.copies) {
+    Mask due = 0;
+    each_lane(copy->lanes & active, [&](int lane) {
+      due |= static_cast<Mask>(copy->group[lane] + keep < warp.committed_groups[static_cast<std::size_t>(lane)]) << lane;
+    });
+    if (due == 0) continue;
+    land(warp, *copy, due);
+    copy->lanes &= ~due;
+    landed = true;
+  }
+  if (landed) drop_landed(warp);
 }
+
+void wait_group(Warp& warp, const Ins& ins, Mask active) { wait_for(warp, active, static_cast<std::uint32_t>(ins.imm)); }
 
 void wait_all(Warp& warp, const Ins& ins, Mask active) {
   commit(warp, ins, active);
-  Ins all = ins;
-  all.imm = 0;
-  wait_group(warp, all, active);
+  wait_for(warp, active, 0);
 }
 
 void decode_copy(Decoder& decoder, Ins& ins, bool cg) {
@@ -120,14 +166,14 @@ void decode_copy(Decoder& decoder, Ins& ins, bool cg) {
   ins.a = from.base;
   ins.imm = from.offset;
   ins.aux = static_cast<std::uint16_t>(bytes);
-  ins.aux2 = to.wide ? 1 : 0;
+  ins.aux2 = to.wide ? kWideDestination : std::uint16_t{0};
   Slot size = kNoSlot, ignore = kNoSlot;
   Mask flip = 0;
   if (decoder.operands() == 4) {
     const ptx::Operand& last = decoder.operand(3);
     const bool predicate = last.kind == ptx::Operand::Kind::reg && decoder.function.registers[static_cast<std::size_t>(last.index)].type == Type::pred;
-    if (predicate) ignore = decoder.read_predicate(last, &flip), ins.aux2 |= 4;
-    else size = decoder.read(3, Type::u32), ins.aux2 |= 2;
+    if (predicate) ignore = decoder.read_predicate(last, &flip), ins.aux2 |= kHasIgnore;
+    else size = decoder.read(3, Type::u32), ins.aux2 |= kHasSize;
   }
   ins.list = decoder.append(size);
   decoder.append(ignore);
@@ -155,27 +201,30 @@ constexpr std::pair<std::string_view, Decode> kOpcodes[] = {{"cp", decode_cp}, {
 
 Opcodes async_opcodes() { return kOpcodes; }
 
-void land(Warp& warp, const AsyncCopy& copy) {
+void land(Warp& warp, const AsyncCopy& copy, Mask lanes) {
+  if (lanes == 0) return;
   Block& block = *warp.block;
   if (warp.race != nullptr) {
-    std::uint64_t address[kLanes];
     const std::uint8_t *value[kLanes], *memory[kLanes];
-    address[copy.lane] = copy.shared;
-    value[copy.lane] = copy.data.data();
-    memory[copy.lane] = &block.shared[copy.shared];
+    each_lane(lanes, [&](int lane) {
+      value[lane] = copy.data[lane];
+      memory[lane] = &block.shared[copy.shared[lane]];
+    });
     Access access;
     access.kind = Access::Kind::write;
     access.where = Access::Where::shared;
     access.asynchronous = true;
     access.bytes = copy.bytes;
-    access.active = Mask{1} << copy.lane;
-    access.address = address;
+    access.active = lanes;
+    access.address = copy.shared;
     access.value = value;
     access.memory = memory;
     warp.race->access(warp, access);
   }
-  std::memcpy(&block.shared[copy.shared], copy.data.data(), copy.bytes);
-  std::memset(&block.shared_shadow[copy.shared / 4], 0x0f, copy.bytes / 4);
+  each_lane(lanes, [&](int lane) {
+    std::memcpy(&block.shared[copy.shared[lane]], copy.data[lane], copy.bytes);
+    std::memset(&block.shared_shadow[copy.shared[lane] / 4], 0x0f, copy.bytes / 4);
+  });
 }
 
 }  // namespace emulator

@@ -45,7 +45,16 @@ void bar_red(Warp& warp, const Ins& ins, Mask active) {
   wait_at_barrier(warp, active, p.id, p.expected, (ins.aux & kAlignedBarrier) != 0);
 }
 
-void warp_barrier(Warp& warp, const Ins& ins, Mask active) { ready_lanes(warp, ins, active, warp.lanes<std::uint32_t>(ins.a)); }
+// The only warp-level instruction that orders memory; shuffles and votes do not.
+void warp_barrier(Warp& warp, const Ins& ins, Mask active) {
+  const std::uint32_t* members = warp.lanes<std::uint32_t>(ins.a);
+  const Mask ready = ready_lanes(warp, ins, active, members);
+  if (warp.race == nullptr) return;
+  each_lane(ready, [&](int lane) {
+    const Mask met = members[lane] & ready;
+    if (met != 0 && lane == __builtin_ctz(met)) warp.race->warp_sync(warp, met);
+  });
+}
 
 void decode_warp_sync(Decoder& decoder, Ins& ins) {
   decoder.expect("sync");

@@ -252,6 +252,7 @@ void decode_setp(Decoder& decoder, Ins& ins) {
   const ptx::Operand& destination = decoder.operand(0);
   if (destination.kind == ptx::Operand::Kind::pair) {
     if (destination.elements.size() != 2) decoder.fail("expected p|q");
+    if (type == Type::f16 || type == Type::bf16) decoder.fail("takes one destination");
     ins.d = decoder.write_predicate(destination.elements[0]);
     ins.e = decoder.write_predicate(destination.elements[1]);
   } else {
@@ -265,6 +266,8 @@ void decode_set(Decoder& decoder, Ins& ins) {
   const Type written = decoder.type(), type = decoder.type();
   finish<false>(decoder, ins, comparison, type);
   const bool mask_of_pair = is_pair(type) && (written == Type::u32 || written == Type::s32);
+  const bool half = type == Type::f16 || type == Type::bf16, writes_16_bits = written == Type::u16 || written == Type::s16;
+  if ((writes_16_bits && !half) || (written == Type::f32 && half)) decoder.fail("cannot write this type");
   if (true_value(written) == 0 || (is_pair(type) && written != type && !mask_of_pair) || (!is_pair(type) && is_pair(written)))
     decoder.fail("cannot write this type");
   ins.imm = true_value(written);

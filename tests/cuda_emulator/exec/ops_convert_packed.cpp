@@ -108,7 +108,7 @@ void decode_tf32(Decoder& decoder, Ins& ins) {
   ins.run = runs[modifiers.rounding];
   decoder.expect("tf32");
   decoder.expect("f32");
-  if (modifiers.rounding == 2 && modifiers.relu) decoder.fail(".relu does not apply to .rna");
+  if (modifiers.rounding == 2 ? modifiers.relu : modifiers.satfinite) decoder.fail(modifiers.relu ? ".relu does not apply to .rna" : ".satfinite applies to .rna alone");
   decoder.operand_count(2);
   ins.d = decoder.write(decoder.operand(0), 4);
   ins.a = decoder.read(1, Type::f32);

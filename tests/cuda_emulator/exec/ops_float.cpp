@@ -14,23 +14,23 @@ namespace {
 
 struct Add {
   template <class T>
-  static T apply(T a, T b) { return a + b; }
+  [[gnu::always_inline]] static T apply(T a, T b) { return a + b; }
 };
 struct Subtract {
   template <class T>
-  static T apply(T a, T b) { return a - b; }
+  [[gnu::always_inline]] static T apply(T a, T b) { return a - b; }
 };
 struct Multiply {
   template <class T>
-  static T apply(T a, T b) { return a * b; }
+  [[gnu::always_inline]] static T apply(T a, T b) { return a * b; }
 };
 struct Divide {
   template <class T>
-  static T apply(T a, T b) { return a / b; }
+  [[gnu::always_inline]] static T apply(T a, T b) { return a / b; }
 };
 struct FusedMultiplyAdd {
-  static float apply(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-  static double apply(double a, double b, double c) { return __builtin_fma(a, b, c); }
+  [[gnu::always_inline]] static float apply(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+  [[gnu::always_inline]] static double apply(double a, double b, double c) { return __builtin_fma(a, b, c); }
 };
 
 /// d = f(a, b) or f(a, b, c), as many as Op takes.
@@ -105,19 +105,19 @@ void decode_fma(Decoder& decoder, Ins& ins) {
 
 /// Signed integers in the order of the floats: -0 below +0.
 template <class I>
-I order_key(I bits) {
+[[gnu::always_inline]] inline I order_key(I bits) {
   constexpr I magnitude = std::numeric_limits<I>::max();
   return bits ^ ((bits >> (8 * sizeof(I) - 1)) & magnitude);
 }
 
 template <class I, bool maximum>
-I pick(I a, I b) {
+[[gnu::always_inline]] inline I pick(I a, I b) {
   return (order_key(a) < order_key(b)) != maximum ? a : b;
 }
 
 /// As the PTX ISA's pseudo-code of min and max. With `nan` a NaN operand wins, otherwise it loses.
 template <bool maximum, bool nan, bool xorsign, bool ftz>
-std::int32_t extreme(float x, float y) {
+[[gnu::always_inline]] inline std::int32_t extreme(float x, float y) {
   constexpr std::int32_t infinity = 0x7f800000, magnitude = 0x7fffffff;
   std::int32_t a = std::bit_cast<std::int32_t>(flush_if<ftz>(x)), b = std::bit_cast<std::int32_t>(flush_if<ftz>(y));
   const std::int32_t sign = (a ^ b) & ~magnitude;
@@ -133,7 +133,7 @@ std::int32_t extreme(float x, float y) {
 
 template <bool maximum, bool nan, bool xorsign, bool ftz>
 [[gnu::flatten]] void run_extreme(Warp& warp, const Ins& ins, Mask active) {
-  map_lanes(active, warp.lanes<std::int32_t>(ins.d), extreme<maximum, nan, xorsign, ftz>, warp.lanes<float>(ins.a), warp.lanes<float>(ins.b));
+  map_lanes(active, warp.lanes<std::int32_t>(ins.d), [](float x, float y) { return extreme<maximum, nan, xorsign, ftz>(x, y); }, warp.lanes<float>(ins.a), warp.lanes<float>(ins.b));
 }
 
 template <bool maximum>

@@ -14,38 +14,40 @@ namespace {
 // are subnormal in the narrow format are exact.
 struct Add {
   template <class Format>
-  static float apply(float a, float b) { return a + b; }
+  [[gnu::always_inline]] static float apply(float a, float b) { return a + b; }
 };
 struct Subtract {
   template <class Format>
-  static float apply(float a, float b) { return a - b; }
+  [[gnu::always_inline]] static float apply(float a, float b) { return a - b; }
 };
 
 // Products: exact in float for f16 (22 bits, no smaller than 2^-48). Those of bf16 may be below the range of float, but not of double.
 struct Multiply {
   template <class Format>
-  static float apply(float a, float b) {
+  [[gnu::always_inline]] static auto apply(float a, float b) {
     if constexpr (std::is_same_v<Format, F16>) return a * b;
-    return round_to_odd(static_cast<double>(a) * static_cast<double>(b), 0);
+    else return static_cast<double>(a) * static_cast<double>(b);
   }
 };
 
-// The product is exact in double, the sum need not be: a bf16 product halfway between two bf16 numbers plus something tiny. Hence the error term.
+// The product is exact in double. A sum that is not exact matters only if its larger operand lies halfway between two numbers of the format, so is a product. For
+// f16 such a product would exceed 2^28, since addends are multiples of 2^-24: infinity either way. For bf16 it happens; hence the error term.
 struct FusedMultiplyAdd {
   template <class Format>
-  static float apply(float a, float b, float c) {
+  [[gnu::always_inline]] static double apply(float a, float b, float c) {
     const double product = static_cast<double>(a) * static_cast<double>(b), addend = static_cast<double>(c);
     const double sum = product + addend;
-    return round_to_odd(sum, sum_error(product, addend, sum));
+    if constexpr (std::is_same_v<Format, F16>) return sum;
+    else return round_to_odd(sum, sum_error(product, addend, sum));
   }
 };
 
 enum class After { nothing, saturate, relu };
 
 template <class Format, class Op, After after, bool ftz, class... X>
-inline std::uint32_t element(X... bits) {
-  const float result = Op::template apply<Format>(Format::widen(ftz ? Format::flush(bits) : bits)...);
-  const float clamped = after == After::saturate ? saturate(result) : after == After::relu ? relu(result) : result;
+[[gnu::always_inline]] inline std::uint32_t element(X... bits) {
+  const auto result = Op::template apply<Format>(Format::widen(ftz ? Format::flush(bits) : bits)...);
+  const auto clamped = after == After::saturate ? saturate(result) : after == After::relu ? relu(result) : result;
   const std::uint32_t rounded = Format::template round<Rounding::nearest>(clamped);
   return ftz ? Format::flush(rounded) : rounded;
 }
@@ -54,17 +56,17 @@ inline std::uint32_t element(X... bits) {
 template <bool pair, class F, class... S>
 [[gnu::always_inline]] inline void map_halves(Warp& warp, Slot d, Mask active, F f, S... sources) {
   if constexpr (pair) {
-    const auto both = [f](auto... x) { return f((x & 0xffffu)...) | (f((x >> 16)...) << 16); };
+    const auto both = [f](auto... x) __attribute__((always_inline)) { return f((x & 0xffffu)...) | (f((x >> 16)...) << 16); };
     map_lanes(active, warp.lanes<std::uint32_t>(d), both, warp.lanes<std::uint32_t>(sources)...);
   } else {
-    const auto one = [f](auto... x) { return static_cast<std::uint16_t>(f(static_cast<std::uint32_t>(x)...)); };
+    const auto one = [f](auto... x) __attribute__((always_inline)) { return static_cast<std::uint16_t>(f(static_cast<std::uint32_t>(x)...)); };
     map_lanes(active, warp.lanes<std::uint16_t>(d), one, warp.lanes<std::uint16_t>(sources)...);
   }
 }
 
 template <class Op, class Format, bool pair, After after, bool ftz>
 [[gnu::flatten]] void run_arithmetic(Warp& warp, const Ins& ins, Mask active) {
-  const auto f = [](auto... x) { return element<Format, Op, after, ftz>(x...); };
+  const auto f = [](auto... x) __attribute__((always_inline)) { return element<Format, Op, after, ftz>(x...); };
   if constexpr (requires { Op::template apply<Format>(0.0f, 0.0f, 0.0f); }) {
     map_halves<pair>(warp, ins.d, active, f, ins.a, ins.b, ins.c);
   } else {
@@ -95,12 +97,19 @@ void read_operands(Decoder& decoder, Ins& ins, ptx::Type type, std::size_t sourc
 
 template <class Op, class Format, bool pair>
 Run arithmetic_run(After after, bool ftz) {
-  static constexpr Run runs[2][3] = {
-      {run_arithmetic<Op, Format, pair, After::nothing, false>, run_arithmetic<Op, Format, pair, After::saturate, false>,
-       run_arithmetic<Op, Format, pair, After::relu, false>},
-      {run_arithmetic<Op, Format, pair, After::nothing, true>, run_arithmetic<Op, Format, pair, After::saturate, true>,
-       run_arithmetic<Op, Format, pair, After::relu, true>}};
-  return runs[ftz][static_cast<int>(after)];
+  static constexpr bool fma = requires { Op::template apply<Format>(0.0f, 0.0f, 0.0f); }, f16 = std::is_same_v<Format, F16>;
+  static constexpr Run plain = run_arithmetic<Op, Format, pair, After::nothing, false>;
+  // Of the three, only fma has .relu; only f16 has .ftz and .sat.
+  if constexpr (fma) {
+    if (after == After::relu && !ftz) return run_arithmetic<Op, Format, pair, After::relu, false>;
+    if constexpr (f16)
+      if (after == After::relu) return run_arithmetic<Op, Format, pair, After::relu, true>;
+  }
+  if constexpr (f16) {
+    if (after == After::saturate) return ftz ? run_arithmetic<Op, Format, pair, After::saturate, true> : run_arithmetic<Op, Format, pair, After::saturate, false>;
+    if (ftz) return run_arithmetic<Op, Format, pair, After::nothing, true>;
+  }
+  return plain;
 }
 
 template <class Op>
@@ -126,7 +135,7 @@ void decode_rounding(Decoder& decoder, Ins& ins, std::size_t sources) {
 template <bool pair>
 [[gnu::flatten]] void run_sign(Warp& warp, const Ins& ins, Mask active) {
   const bool absolute = ins.aux != 0, ftz = ins.aux2 != 0;
-  const auto f = [absolute, ftz](std::uint32_t x) {
+  const auto f = [absolute, ftz](std::uint32_t x) __attribute__((always_inline)) {
     const std::uint32_t flushed = ftz ? F16::flush(x) : x;
     return absolute ? flushed & 0x7fffu : flushed ^ 0x8000u;
   };
@@ -146,10 +155,10 @@ void decode_sign(Decoder& decoder, Ins& ins, bool absolute) {
 
 /// As the PTX ISA's pseudo-code of min and max; -0 is below +0.
 template <class Format, bool maximum, bool nan, bool xorsign>
-std::uint32_t extreme(std::uint32_t x, std::uint32_t y) {
+[[gnu::always_inline]] inline std::uint32_t extreme(std::uint32_t x, std::uint32_t y) {
   const std::uint32_t sign = xorsign ? (x ^ y) & 0x8000u : 0;
   const std::uint32_t a = xorsign ? x & 0x7fffu : x, b = xorsign ? y & 0x7fffu : y;
-  const auto key = [](std::uint32_t v) { return (v & 0x8000u) != 0 ? -static_cast<std::int32_t>(v & 0x7fffu) - 1 : static_cast<std::int32_t>(v); };
+  const auto key = [](std::uint32_t v) __attribute__((always_inline)) { return (v & 0x8000u) != 0 ? -static_cast<std::int32_t>(v & 0x7fffu) - 1 : static_cast<std::int32_t>(v); };
   const std::uint32_t picked = (key(a) < key(b)) != maximum ? a : b;
   const bool a_nan = Format::is_nan(a), b_nan = Format::is_nan(b);
   const std::uint32_t number = a_nan ? b : b_nan ? a : picked;
@@ -161,7 +170,7 @@ std::uint32_t extreme(std::uint32_t x, std::uint32_t y) {
 template <class Format, bool pair, bool maximum, bool nan, bool xorsign>
 [[gnu::flatten]] void run_extreme(Warp& warp, const Ins& ins, Mask active) {
   const bool ftz = ins.aux != 0;
-  const auto f = [ftz](std::uint32_t x, std::uint32_t y) {
+  const auto f = [ftz](std::uint32_t x, std::uint32_t y) __attribute__((always_inline)) {
     const std::uint32_t a = ftz ? Format::flush(x) : x, b = ftz ? Format::flush(y) : y;
     return extreme<Format, maximum, nan, xorsign>(a, b);
   };
@@ -201,10 +210,10 @@ double noisy(double y, double u) {
 /// ex2.approx.ftz.bf16 flushes, ex2.approx.f16 and tanh do not.
 template <class F, class Format, bool pair, bool ftz>
 [[gnu::flatten]] void run_approximate(Warp& warp, const Ins& ins, Mask active) {
-  const auto f = [](std::uint32_t bits) {
+  const auto f = [](std::uint32_t bits) __attribute__((always_inline)) {
     const float x = Format::widen(ftz ? Format::flush(bits) : bits);
     const float y = static_cast<float>(F::value(static_cast<double>(x)));
-    const std::uint32_t rounded = Format::template round<Rounding::nearest>(x == x ? y : x);
+    const std::uint32_t rounded = Format::template round<Rounding::nearest>(y);
     return ftz ? Format::flush(rounded) : rounded;
   };
   map_halves<pair>(warp, ins.d, active, f, ins.a);
@@ -213,11 +222,11 @@ template <class F, class Format, bool pair, bool ftz>
 template <class F, class Format, bool pair, bool ftz>
 void run_noisy(Warp& warp, const Ins& ins, Mask active) {
   const std::uint64_t seed = options().seed;
-  const auto f = [seed](std::uint32_t bits) {
+  const auto f = [seed](std::uint32_t bits) __attribute__((always_inline)) {
     const float x = Format::widen(ftz ? Format::flush(bits) : bits);
     double y = F::value(static_cast<double>(x));
     if (x != 0 && y != 0) y = noisy<F, Format>(y, noise_of(bits, seed));
-    const std::uint32_t rounded = Format::template round<Rounding::nearest>(x == x ? static_cast<float>(y) : x);
+    const std::uint32_t rounded = Format::template round<Rounding::nearest>(static_cast<float>(y));
     return ftz ? Format::flush(rounded) : rounded;
   };
   map_halves<pair>(warp, ins.d, active, f, ins.a);

@@ -70,7 +70,7 @@ void deliver(Warp& warp, std::uint32_t offset) {
     }
     const PendingArrival arrival = std::move(pending[i]);
     pending.erase(pending.begin() + static_cast<std::ptrdiff_t>(i));
-    for (const AsyncCopy& copy : arrival.copies) land(*arrival.warp, copy);
+    for (const AsyncCopy& copy : arrival.copies) land(*arrival.warp, copy, copy.lanes);
     std::uint64_t& word = word_at(warp, arrival.lane, offset);
     if (warp.race != nullptr) warp.race->mbarrier_arrive(*arrival.warp, offset);
     if (arrival.arrives) {
@@ -146,7 +146,10 @@ void test_wait(Warp& warp, const Ins& ins, Mask active) {
     const bool phase = ins.extra != 0 ? (warp.lanes<std::uint32_t>(ins.b)[lane] & 1) != 0 : unpack(warp.lanes<std::uint64_t>(ins.b)[lane]).parity;
     const bool complete = now.parity != phase;
     done |= static_cast<Mask>(complete) << lane;
-    if (complete && warp.race != nullptr) warp.race->mbarrier_wait(warp, offset);
+    if (complete && warp.race != nullptr) {
+      warp.race->mbarrier_wait(warp, offset);
+      warp.race->warp_sync(warp, warp.live);  // lanes of one warp order each other through it too
+    }
   });
   set_predicate(warp, ins.d, active, done);
   // Whoever waits lets the others run.
@@ -253,14 +256,18 @@ namespace {
 // The thread's copies so far, when they have arrived, count as one arrival.
 void copy_arrive(Warp& warp, const Ins& ins, Mask active) {
   each_lane(active, [&](int lane) {
-    const auto l = static_cast<std::size_t>(lane);
     PendingArrival arrival;
     arrival.barrier = barrier_at(warp, ins, lane);
     arrival.warp = &warp;
     arrival.lane = static_cast<std::uint8_t>(lane);
     arrival.arrives = true;
-    for (const auto& group : warp.committed[l]) arrival.copies.insert(arrival.copies.end(), group.begin(), group.end());
-    arrival.copies.insert(arrival.copies.end(), warp.uncommitted[l].begin(), warp.uncommitted[l].end());
+    const Mask bit = Mask{1} << lane;
+    for (const auto& copy : warp.copies) {
+      if ((copy->lanes & bit) == 0) continue;
+      arrival.copies.push_back(*copy);
+      arrival.copies.back().lanes = bit;
+      copy->lanes &= ~bit;  // it may still be waited for, but then it has arrived
+    }
     if (ins.extra == 0) {
       // Without .noinc the arrival is one more than the mbarrier was made for.
       std::uint64_t& word = word_at(warp, lane, arrival.barrier);

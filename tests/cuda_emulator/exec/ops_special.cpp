@@ -10,11 +10,6 @@ namespace {
 
 // ---- approximate, f32 ----
 
-template <bool ftz>
-inline float finish(float x, float y) {
-  return flush_if<ftz>(x == x ? canonical(y) : float_of(kCanonicalNan));
-}
-
 /// Lanes that need the host's function; `x` is what the lanes held before.
 template <class F>
 void repair_beyond(float* d, const float* x, Mask active) {
@@ -26,8 +21,8 @@ template <class F, bool ftz>
 [[gnu::flatten]] void run_approximate(Warp& warp, const Ins& ins, Mask active) {
   const auto f = [](float operand) {
     const float x = flush_if<ftz>(operand);
-    if constexpr (requires { F::quick(x); }) return finish<ftz>(x, F::quick(x));
-    else return finish<ftz>(x, static_cast<float>(F::value(static_cast<double>(x))));
+    if constexpr (requires { F::quick(x); }) return flush_if<ftz>(canonical(F::quick(x)));
+    else return flush_if<ftz>(canonical(static_cast<float>(F::value(static_cast<double>(x)))));
   };
   float* d = warp.lanes<float>(ins.d);
   const float* a = warp.lanes<float>(ins.a);
@@ -56,7 +51,7 @@ void run_noisy(Warp& warp, const Ins& ins, Mask active) {
       if (std::fabs(wide) > F::limit && std::fabs(wide) < HUGE_VAL) y = F::beyond(wide);
     }
     if (x != 0 && y != 0 && std::isfinite(y)) y = F::noisy(wide, y, noise_of(bits_of(x), seed));
-    const float result = finish<false>(x, static_cast<float>(y));
+    const float result = canonical(static_cast<float>(y));
     d[lane] = ftz ? flush(result) : result;
   });
 }
@@ -106,7 +101,7 @@ template <class F, bool ftz>
   map_lanes(active, warp.lanes<float>(ins.d),
             [](float operand) {
               const float x = flush_if<ftz>(operand);
-              return finish<ftz>(x, F::quick(x));
+              return flush_if<ftz>(canonical(F::quick(x)));
             },
             warp.lanes<float>(ins.a));
 }

@@ -16,14 +16,14 @@ inline constexpr double kShift = 0x1.8p52;  // adding it to a number below 2^51 
 
 /// Coefficients from the constant up; they interpolate at Chebyshev nodes (float_conformance_test measures the errors).
 template <std::size_t n>
-inline double polynomial(const double (&coefficients)[n], double x) {
+[[gnu::always_inline]] inline double polynomial(const double (&coefficients)[n], double x) {
   double p = coefficients[n - 1];
   [&]<std::size_t... i>(std::index_sequence<i...>) { ((p = __builtin_fma(p, x, coefficients[n - 2 - i])), ...); }(std::make_index_sequence<n - 1>());
   return p;
 }
 
-/// 2^x for |x| <= 1000, relative error 2^-34. NaN gives anything.
-inline double exp2(double x) {
+/// 2^x for |x| <= 1000, relative error 2^-34. A NaN with a payload of float stays NaN.
+[[gnu::always_inline]] inline double exp2(double x) {
   static constexpr double kCoefficients[] = {0x1.ffffffffa7134p-1, 0x1.62e42fef9cc64p-1, 0x1.ebfbe0aa03e5ap-3,  0x1.c6b08da70d53dp-5,
                                              0x1.3b29d8bb08993p-7, 0x1.5d877597b8d5ap-10, 0x1.446c79f169bc7p-13, 0x1.00c0e5263812dp-16};
   const double shifted = x + kShift;
@@ -31,12 +31,13 @@ inline double exp2(double x) {
   return double_of(bits_of(p) + (bits_of(shifted) << 52));
 }
 
-inline double clamp(double x, double low, double high) {
-  const double below = x < high ? x : high;
-  return below > low ? below : low;
+/// NaN stays.
+[[gnu::always_inline]] inline double clamp(double x, double low, double high) {
+  const double below = x > high ? high : x;
+  return below < low ? low : below;
 }
 
-inline double sine(double x, std::uint64_t quadrant) {
+[[gnu::always_inline]] inline double sine(double x, std::uint64_t quadrant) {
   static constexpr double kSine[] = {0x1.fffffffffffd9p-1,   -0x1.5555555550e9fp-3, 0x1.1111110bdd681p-7,
                                      -0x1.a019f8a2ee4e1p-13, 0x1.71d73259bdf82p-19, -0x1.a950d98179808p-26};
   static constexpr double kCosine[] = {0x1.ffffffffffe0ap-1,   -0x1.ffffffffe36dbp-2, 0x1.5555554472736p-5,
@@ -50,21 +51,21 @@ inline double sine(double x, std::uint64_t quadrant) {
   return double_of(bits_of((q & 1) != 0 ? cos : sin) ^ ((q & 2) << 62));
 }
 
-inline double relative(double y, double bound, double u) { return y * (1.0 + bound * u); }
+[[gnu::always_inline]] inline double relative(double y, double bound, double u) { return y * (1.0 + bound * u); }
 
 }  // namespace special
 
 // The bounds are those of the PTX ISA 9.0; "-  x" is what rounding to the destination may add.
 
 struct Exp2 {
-  static double value(double x) { return special::exp2(special::clamp(x, -300, 300)); }
+  [[gnu::always_inline]] static double value(double x) { return special::exp2(special::clamp(x, -300, 300)); }
   static double noisy(double, double y, double u) { return special::relative(y, 0x1p-22 - 0x1p-24, u); }       // relative 2^-22
   static double noisy_f16(double y, double u) { return special::relative(y, 0x1.125p-10 - 0x1p-11, u); }        // relative 2^-9.9
   static double noisy_bf16(double y, double u) { return special::relative(y, 0x1p-7 - 0x1p-8, u); }            // relative 2^-7
 };
 
 struct Log2 {
-  static double value(double x) {
+  [[gnu::always_inline]] static double value(double x) {
     static constexpr double kCoefficients[] = {0x1.71547652b8254p+1, 0x1.ec709dc53968fp-1, 0x1.2776c295efaa2p-1,
                                                0x1.a61a2d062b7ecp-2, 0x1.479593b23c113p-2, 0x1.21adf517006acp-2};
     constexpr std::uint64_t root_half = 0x3fe6a09e667f3bcdu;  // sqrt(1/2): the significand m is taken from [sqrt(1/2), sqrt(2))
@@ -74,8 +75,9 @@ struct Log2 {
     const double m = double_of(bits - ((biased - 1024) << 52));
     const double s = (m - 1) / (m + 1);
     const double y = __builtin_fma(s, special::polynomial(kCoefficients, s * s), exponent);
-    const double positive = x > 0x1.fffffffffffffp1023 ? x : y;
-    return x > 0 ? positive : x == 0 ? -HUGE_VAL : static_cast<double>(float_of(kCanonicalNan));
+    const double of_zero = x == 0 ? -HUGE_VAL : static_cast<double>(float_of(kCanonicalNan));
+    const double positive = x < HUGE_VAL ? y : x;
+    return x > 0 ? positive : of_zero;
   }
   static double noisy(double x, double y, double u) {  // absolute 2^-22 in (0.5, 2), relative 2^-22 elsewhere
     return x > 0.5 && x < 2 ? y + (0x1p-22 - 0x1p-24) * u : special::relative(y, 0x1p-22 - 0x1p-24, u);
@@ -84,19 +86,19 @@ struct Log2 {
 
 struct Sine {
   static constexpr double limit = 0x1p20;  // beyond, the two-part reduction is not exact enough: the host's function
-  static double value(double x) { return x == 0 ? x : special::sine(x, 0); }
+  [[gnu::always_inline]] static double value(double x) { return x == 0 ? x : special::sine(x, 0); }
   static double beyond(double x) { return std::sin(x); }
   static double noisy(double, double y, double u) { return y + (0x1.6a09p-21 - 0x1p-24) * u; }  // absolute 2^-20.5 in [-2 pi, 2 pi]
 };
 struct Cosine {
   static constexpr double limit = Sine::limit;
-  static double value(double x) { return special::sine(x, 1); }
+  [[gnu::always_inline]] static double value(double x) { return special::sine(x, 1); }
   static double beyond(double x) { return std::cos(x); }
   static double noisy(double x, double y, double u) { return Sine::noisy(x, y, u); }
 };
 
 struct Tanh {
-  static double value(double x) {
+  [[gnu::always_inline]] static double value(double x) {
     const double z = x * x;
     const double near_zero = x * (1 + z * (-1.0 / 3 + z * (2.0 / 15 + z * (-17.0 / 315 + z * (62.0 / 2835)))));
     const double e = special::exp2(special::clamp(x * 0x1.71547652b82fep1, -100, 100));  // e^(2x)
@@ -109,17 +111,17 @@ struct Tanh {
 };
 
 struct Reciprocal {
-  static double value(double x) { return 1 / x; }
-  static float quick(float x) { return 1 / x; }
+  [[gnu::always_inline]] static double value(double x) { return 1 / x; }
+  [[gnu::always_inline]] static float quick(float x) { return 1 / x; }
   static double noisy(double, double y, double u) { return special::relative(y, 0x1p-25, u); }  // 1 ulp, of which rounding takes a half
 };
 struct Root {
-  static double value(double x) { return __builtin_sqrt(x); }
-  static float quick(float x) { return __builtin_sqrtf(x); }
+  [[gnu::always_inline]] static double value(double x) { return __builtin_sqrt(x); }
+  [[gnu::always_inline]] static float quick(float x) { return __builtin_sqrtf(x); }
   static double noisy(double, double y, double u) { return special::relative(y, 0x1p-23 - 0x1p-24, u); }  // relative 2^-23
 };
 struct ReciprocalRoot {
-  static double value(double x) { return 1 / __builtin_sqrt(x); }
+  [[gnu::always_inline]] static double value(double x) { return 1 / __builtin_sqrt(x); }
   static double noisy(double, double y, double u) { return special::relative(y, 0x1.125p-23 - 0x1p-24, u); }  // relative 2^-22.9
 };
 

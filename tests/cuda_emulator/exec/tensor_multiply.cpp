@@ -411,7 +411,7 @@ void run_multiply(Warp& warp, const Ins& ins, Mask active) {
 
 Mask whole_warp(Warp& warp, const Ins& ins, Mask active) {
   // The usual case without the bookkeeping of ready_aligned(), which costs as much as a product.
-  if (active == ~0u && warp.race == nullptr) return ++warp.sync_epoch, active;
+  if (active == ~0u) return active;
   const Mask ready = ready_aligned(warp, ins, active);
   if (ready == 0 || ready == ~0u || !options().barrier_check) return ready;
   report(warp, FindingKind::barrier, std::countr_zero(ready), 0,

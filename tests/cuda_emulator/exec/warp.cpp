@@ -89,12 +89,9 @@ void start_warp(Warp& warp, Block& block, std::uint32_t index) {
   warp.live = left >= kLanes ? ~0u : (1u << left) - 1;
   warp.mask = 0;
   warp.groups.clear();
-  warp.sync_epoch = 0;
   warp.race = block.race.get();
-  for (int lane = 0; lane < kLanes; ++lane) {
-    warp.committed[static_cast<std::size_t>(lane)].clear();
-    warp.uncommitted[static_cast<std::size_t>(lane)].clear();
-  }
+  warp.copies.clear();
+  warp.committed_groups.fill(0);
   while (!warp.frames.empty()) {
     warp.spare_frames.push_back(std::move(warp.frames.back()));
     warp.frames.pop_back();
@@ -339,12 +336,6 @@ Mask ready_lanes(Warp& warp, const Ins&, Mask active, const std::uint32_t* membe
   split_off(warp, blocked, warp.pc - 1, Group::State::at_sync);
   const Mask ready = active & ~blocked;
   if (ready == 0) return 0;
-  ++warp.sync_epoch;
-  if (warp.race != nullptr)
-    each_lane(ready, [&](int lane) {
-      const Mask met = members[lane] & ready;
-      if (met != 0 && lane == __builtin_ctz(met)) warp.race->warp_sync(warp, met);
-    });
   return ready;
 }
 

@@ -97,6 +97,11 @@ int enqueue(void* stream, const char*, std::function<void()> work) {
 }
 void* device_range(const void* address, std::size_t bytes) { return mock::host(address, bytes); }
 bool is_initialized(const void* address, std::size_t bytes) { return mock::written(address, bytes); }
+void poison_unwritten(const void* address, std::size_t bytes) {
+  auto* memory = static_cast<std::uint8_t*>(device_range(address, bytes));
+  for (std::size_t i = 0; i < bytes; ++i)
+    if (!mock::written(static_cast<const char*>(address) + i, 1)) memory[i] = 0xff;
+}
 void mark_initialized(const void* address, std::size_t bytes) { mock::mark(address, bytes); }
 void report_api(const std::string& message) { mock::device().reports.push_back(message); }
 bool is_device_pointer(const void* address) {
