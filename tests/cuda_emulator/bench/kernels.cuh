@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cuda_bf16.h>
+
 #include <cstdint>
 
 // Kernels whose speed on the emulator is measured: what arithmetic, streaming, shared memory, scattered reads and tensor cores cost.
@@ -94,6 +96,62 @@ __global__ void tensor_products(float* out, int steps) {
   for (int j = 0; j < 8; ++j)
     for (int i = 0; i < 4; ++i) sum += d[j][i];
   out[blockIdx.x * blockDim.x + threadIdx.x] = sum;
+}
+
+__device__ inline std::uint32_t shared_address(const void* p) { return static_cast<std::uint32_t>(__cvta_generic_to_shared(p)); }
+
+__device__ inline void copy_async(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global));
+}
+
+__device__ inline void load_matrices(std::uint32_t (&fragment)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
+               : "r"(shared_address(row)));
+}
+
+// C = A·Bᵀ in bf16 as attention and matmul kernels do it: two stages of cp.async, ldmatrix, mma. n a multiple of 64; blocks of 128 threads, 64×64 of C each.
+__global__ void tensor_matmul(const __nv_bfloat16* a, const __nv_bfloat16* b, float* c, int n) {
+  constexpr int kTile = 64, kDepth = 32, kRow = kDepth + 8;  // padded rows: no bank conflicts
+  __shared__ __align__(16) __nv_bfloat16 tile_a[2][kTile][kRow], tile_b[2][kTile][kRow];
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
+  const int first_row = static_cast<int>(blockIdx.y) * kTile, first_column = static_cast<int>(blockIdx.x) * kTile;
+  const auto load_stage = [&](int stage, int k) {
+    for (int i = thread; i < kTile * kDepth / 8; i += 128) {
+      const int row = i / (kDepth / 8), column = i % (kDepth / 8) * 8;
+      copy_async(&tile_a[stage][row][column], a + (first_row + row) * n + k + column);
+      copy_async(&tile_b[stage][row][column], b + (first_column + row) * n + k + column);
+    }
+    asm volatile("cp.async.commit_group;");
+  };
+  float sum[8][4] = {};
+  load_stage(0, 0);
+  for (int k = 0, stage = 0; k < n; k += kDepth, stage ^= 1) {
+    if (k + kDepth < n) {
+      load_stage(stage ^ 1, k + kDepth);
+      asm volatile("cp.async.wait_group 1;");
+    } else {
+      asm volatile("cp.async.wait_group 0;");
+    }
+    __syncthreads();
+    for (int step = 0; step < kDepth; step += 16) {
+      std::uint32_t fa[4], fb[4];
+      load_matrices(fa, &tile_a[stage][warp * 16 + lane % 16][step + lane / 16 * 8]);
+      for (int j = 0; j < 8; j += 2) {
+        load_matrices(fb, &tile_b[stage][j * 8 + lane % 8 + lane / 16 * 8][step + lane / 8 % 2 * 8]);
+        for (int h = 0; h < 2; ++h)
+          asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                       : "+f"(sum[j + h][0]), "+f"(sum[j + h][1]), "+f"(sum[j + h][2]), "+f"(sum[j + h][3])
+                       : "r"(fa[0]), "r"(fa[1]), "r"(fa[2]), "r"(fa[3]), "r"(fb[2 * h]), "r"(fb[2 * h + 1]));
+      }
+    }
+    __syncthreads();
+  }
+  for (int j = 0; j < 8; ++j) {
+    const int row = first_row + warp * 16 + lane / 4, column = first_column + j * 8 + lane % 4 * 2;
+    *reinterpret_cast<float2*>(&c[row * n + column]) = make_float2(sum[j][0], sum[j][1]);
+    *reinterpret_cast<float2*>(&c[(row + 8) * n + column]) = make_float2(sum[j][2], sum[j][3]);
+  }
 }
 
 }  // namespace bench

@@ -61,6 +61,8 @@ std::vector<Case> cases() {
       {"block_reduce", 0, [=] { bench::block_reduce<<<256, 256>>>(a, c, kElements); }},
       {"tiled_matmul", 2.0 * kSide * kSide * kSide, [=] { bench::tiled_matmul<<<tiles, threads>>>(a, b, c, kSide); }},
       {"tensor_products", 4096.0 * 64 * 8 * 64 * 8, [=] { bench::tensor_products<<<64, 256>>>(a, 64); }},
+      {"tensor_matmul", 2.0 * 512 * 512 * 512,
+       [=] { bench::tensor_matmul<<<dim3(8, 8), 128>>>(reinterpret_cast<__nv_bfloat16*>(a), reinterpret_cast<__nv_bfloat16*>(b), c, 512); }},
   };
 }
 

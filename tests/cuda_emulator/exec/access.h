@@ -14,6 +14,7 @@ struct Access {
   enum class Order : std::uint8_t { weak, relaxed, acquire, release, acquire_release } order = Order::weak;
   bool system_or_gpu_scope = true;        // false: .cta
   bool asynchronous = false;              // cp.async and friends, recorded when they arrive
+  bool speculative = false;               // a read that the compiler may have moved to where its value is not wanted: unwritten bytes are no mistake
   std::uint32_t bytes = 0;                // per lane: 1, 2, 4, 8, 16
   Mask active = 0;
   const std::uint64_t* address = nullptr;  // [32]: offset in shared memory, or global (device) address, or offset in local memory

@@ -112,7 +112,7 @@ void resolve_read(Warp& warp, const Access& access, int lane, std::uint8_t* memo
   const std::uint32_t known = poisoned_copy(memory, shadow, address, access.bytes, resolved.scratch[lane]);
   if (access.kind == Access::Kind::read) resolved.pointer[lane] = resolved.scratch[lane];
   else std::memcpy(memory, resolved.scratch[lane], access.bytes);
-  if (known == 0 && options().init_check)
+  if (known == 0 && options().init_check && !access.speculative)
     report(warp, FindingKind::uninitialized, lane, address, verb(access) + " in " + where_name(access.where) + " that nobody has written");
 }
 

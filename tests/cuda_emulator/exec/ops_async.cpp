@@ -27,6 +27,14 @@ void observe_copy(Warp& warp, Access::Where where, Access::Kind kind, std::uint3
   if (warp.race != nullptr) warp.race->access(warp, access);
 }
 
+// Calls f with a constant of the size, so that copies become single instructions.
+template <class F>
+void with_size(std::uint32_t bytes, F&& f) {
+  if (bytes == 16) f(std::integral_constant<std::size_t, 16>{});
+  else if (bytes == 8) f(std::integral_constant<std::size_t, 8>{});
+  else f(std::integral_constant<std::size_t, 4>{});
+}
+
 // Source size, and what kind of fourth operand says it (Ins::aux2).
 constexpr std::uint16_t kWideDestination = 1, kHasSize = 2, kHasIgnore = 4;
 
@@ -61,13 +69,15 @@ void read_whole(Warp& warp, Mask lanes, const std::uint64_t* from, AsyncCopy& co
   access.asynchronous = true;
   Resolved resolved;
   resolve(warp, access, resolved);
-  each_lane(lanes, [&](int lane) {
-    std::memcpy(copy.data[lane], resolved.contiguous != nullptr ? resolved.contiguous + static_cast<std::size_t>(lane) * copy.bytes : resolved.pointer[lane], copy.bytes);
+  with_size(copy.bytes, [&](auto size) {
+    each_lane(lanes, [&](int lane) {
+      std::memcpy(copy.data[lane], resolved.contiguous != nullptr ? resolved.contiguous + static_cast<std::size_t>(lane) * size() : resolved.pointer[lane], size());
+    });
   });
 }
 
 void check_destination(Warp& warp, const Ins& ins, int lane, std::uint64_t to) {
-  if (to % ins.aux != 0)
+  if ((to & (ins.aux - 1u)) != 0)
     report(warp, FindingKind::misaligned, lane, to, "an asynchronous copy of " + std::to_string(ins.aux) + " bytes to an address that is no multiple of that", 716);
   if (to + ins.aux > warp.block->shared.size())
     report(warp, FindingKind::out_of_bounds, lane, to, "an asynchronous copy past the end of the block's shared memory", 700);
@@ -90,21 +100,27 @@ void drop_landed(Warp& warp) {
   copies.resize(kept);
 }
 
+void mark_unwritten(Warp& warp, const AsyncCopy& copy, Mask lanes) {
+  std::uint8_t* shadow = warp.block->shared_shadow.data();
+  with_size(copy.bytes, [&](auto size) { each_lane(lanes, [&](int lane) { std::memset(shadow + copy.shared[lane] / 4, 0, size() / 4); }); });
+}
+
 void cp_async(Warp& warp, const Ins& ins, Mask active) {
   AsyncCopy& copy = new_copy(warp);
   copy.bytes = ins.aux;
   copy.lanes = active;
-  std::uint64_t from[kLanes] = {};
+  std::uint64_t from[kLanes];
   const auto offset = static_cast<std::uint64_t>(static_cast<std::int64_t>(static_cast<std::int32_t>(ins.extra)));
   const auto* source = warp.lanes<std::uint64_t>(ins.a);
   Mask whole = 0, some = 0;
+  const std::uint64_t low_bits = ins.aux - 1u;
   each_lane(active, [&](int lane) {
     copy.shared[lane] = ((ins.aux2 & kWideDestination) != 0 ? warp.lanes<std::uint64_t>(ins.d)[lane] : warp.lanes<std::uint32_t>(ins.d)[lane]) + offset;
     copy.group[lane] = warp.committed_groups[static_cast<std::size_t>(lane)];
     from[lane] = source[lane] + static_cast<std::uint64_t>(ins.imm);
     check_destination(warp, ins, lane, copy.shared[lane]);
     const std::uint32_t wanted = source_bytes(warp, ins, lane, from[lane]);
-    if (wanted != 0 && from[lane] % ins.aux != 0)
+    if (wanted != 0 && (from[lane] & low_bits) != 0)
       report(warp, FindingKind::misaligned, lane, from[lane], "an asynchronous copy of " + std::to_string(ins.aux) + " bytes from an address that is no multiple of that", 716);
     whole |= static_cast<Mask>(wanted == ins.aux) << lane;
     some |= static_cast<Mask>(wanted != 0) << lane;
@@ -116,7 +132,7 @@ void cp_async(Warp& warp, const Ins& ins, Mask active) {
   observe_copy(warp, Access::Where::global, Access::Kind::read, copy.bytes, some, from);
   observe_copy(warp, Access::Where::shared, Access::Kind::write, copy.bytes, active, copy.shared);
   if (options().async_check) {
-    each_lane(active, [&](int lane) { std::memset(&warp.block->shared_shadow[copy.shared[lane] / 4], 0, copy.bytes / 4); });
+    mark_unwritten(warp, copy, active);
   } else {
     land(warp, copy, active);
     copy.lanes = 0;
@@ -141,7 +157,10 @@ void wait_for(Warp& warp, Mask active, std::uint32_t keep) {
     copy->lanes &= ~due;
     landed = true;
   }
-  if (landed) drop_landed(warp);
+  if (!landed) return;
+  drop_landed(warp);
+  // A copy still under way to bytes where one has just landed may overwrite them at any time.
+  for (const auto& copy : warp.copies) mark_unwritten(warp, *copy, copy->lanes);
 }
 
 void wait_group(Warp& warp, const Ins& ins, Mask active) { wait_for(warp, active, static_cast<std::uint32_t>(ins.imm)); }
@@ -221,9 +240,11 @@ void land(Warp& warp, const AsyncCopy& copy, Mask lanes) {
     access.memory = memory;
     warp.race->access(warp, access);
   }
-  each_lane(lanes, [&](int lane) {
-    std::memcpy(&block.shared[copy.shared[lane]], copy.data[lane], copy.bytes);
-    std::memset(&block.shared_shadow[copy.shared[lane] / 4], 0x0f, copy.bytes / 4);
+  with_size(copy.bytes, [&](auto size) {
+    each_lane(lanes, [&](int lane) {
+      std::memcpy(&block.shared[copy.shared[lane]], copy.data[lane], size());
+      std::memset(&block.shared_shadow[copy.shared[lane] / 4], 0x0f, size() / 4);
+    });
   });
 }
 

@@ -5,6 +5,7 @@
 #include "exec/half_math.h"
 #include "exec/lanes.h"
 #include "exec/memory.h"
+#include "exec/schedule.h"
 
 namespace emulator {
 namespace {
@@ -97,11 +98,12 @@ void atomic_in(Warp& warp, const Ins& ins, Window window, Mask active, const std
   const Word* b = warp.lanes<Word>(ins.b);
   const Word* c = ins.c != kNoSlot ? warp.lanes<Word>(ins.c) : b;
   Word old[kLanes];
+  bool spins = operation == Operation::compare_and_swap;
   each_lane(active, [&](int lane) {
     std::uint8_t* memory = resolved.contiguous != nullptr ? resolved.contiguous + static_cast<std::size_t>(lane) * sizeof(Word) : resolved.pointer[lane];
     if (operation == Operation::compare_and_swap) {
       old[lane] = b[lane];
-      __atomic_compare_exchange_n(reinterpret_cast<Word*>(memory), &old[lane], c[lane], false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+      if (__atomic_compare_exchange_n(reinterpret_cast<Word*>(memory), &old[lane], c[lane], false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) spins = false;
     } else if (operation == Operation::exchange) {
       old[lane] = __atomic_exchange_n(reinterpret_cast<Word*>(memory), b[lane], __ATOMIC_SEQ_CST);
     } else {
@@ -109,6 +111,8 @@ void atomic_in(Warp& warp, const Ins& ins, Window window, Mask active, const std
     }
   });
   if ((ins.aux & kReturns) != 0) each_lane(active, [&](int lane) { warp.lanes<Word>(ins.d)[lane] = old[lane]; });
+  // Whoever finds a lock taken lets the others run.
+  if (spins && warp.budget > kSpinBudget) warp.budget = kSpinBudget;
 }
 
 template <class Kind>

@@ -45,9 +45,45 @@ void bar_red(Warp& warp, const Ins& ins, Mask active) {
   wait_at_barrier(warp, active, p.id, p.expected, (ins.aux & kAlignedBarrier) != 0);
 }
 
+void warp_barrier(Warp& warp, const Ins& ins, Mask active);
+
+// Calls f with each group that waits at a bar.warp.sync, wherever, all of whose lanes named this mask.
+template <class F>
+void each_waiting(Warp& warp, Mask members, F&& f) {
+  for (Group& group : warp.groups) {
+    if (group.state != Group::State::at_sync) continue;
+    const Program& program = *group.frame->program;
+    const Ins& ins = program.code[group.sync_pc];
+    if (ins.run != warp_barrier) continue;
+    const std::uint8_t* bank = (ins.a & kConstantBank) != 0 ? program.constants.data() : group.frame->registers.data();
+    const auto* named = reinterpret_cast<const std::uint32_t*>(bank + (ins.a & ~kConstantBank));
+    bool same = true;
+    each_lane(group.mask, [&](int lane) { same = same && named[lane] == members; });
+    if (same) f(group);
+  }
+}
+
+// Lanes of one mask may come to different instructions. True if that completes the mask: those that waited elsewhere go on.
+bool meets_elsewhere(Warp& warp, Mask active, const std::uint32_t* named) {
+  const Mask members = named[__builtin_ctz(active)];
+  Mask come = active;
+  each_waiting(warp, members, [&](const Group& group) { come |= group.mask; });
+  bool same = come != active;
+  each_lane(active, [&](int lane) { same = same && named[lane] == members; });
+  if (!same || (members & warp.live & ~come) != 0) return false;
+  each_waiting(warp, members, [](Group& group) {
+    group.state = Group::State::running;
+    ++group.pc;
+  });
+  if (warp.race != nullptr) warp.race->warp_sync(warp, come);
+  stop_after(warp);
+  return true;
+}
+
 // The only warp-level instruction that orders memory; shuffles and votes do not.
 void warp_barrier(Warp& warp, const Ins& ins, Mask active) {
   const std::uint32_t* members = warp.lanes<std::uint32_t>(ins.a);
+  if (!warp.groups.empty() && meets_elsewhere(warp, active, members)) return;
   const Mask ready = ready_lanes(warp, ins, active, members);
   if (warp.race == nullptr) return;
   each_lane(ready, [&](int lane) {

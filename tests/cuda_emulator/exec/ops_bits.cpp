@@ -298,11 +298,37 @@ void decode_bmsk(Decoder& decoder, Ins& ins) {
   ins.run = wrap ? &Executor<MakeMask<true>, U, U, U>::run : &Executor<MakeMask<false>, U, U, U>::run;
 }
 
+// Distances of bytes or halves without sign; with .add, their sum and c. Of the video instructions these are what CUDA's headers still use.
+template <class Part, bool Sum>
+struct PartDistances {
+  std::uint32_t operator()(std::uint32_t a, std::uint32_t b, std::uint32_t c) const {
+    std::uint32_t parts = 0, sum = c;
+    for (std::uint32_t at = 0; at < 32; at += sizeof(Part) * 8) {
+      const auto x = static_cast<Part>(a >> at), y = static_cast<Part>(b >> at);
+      const auto distance = static_cast<std::uint32_t>(x > y ? x - y : y - x);
+      parts |= distance << at;
+      sum += distance;
+    }
+    return Sum ? sum : parts;
+  }
+};
+
+template <class Part>
+void decode_vabsdiff(Decoder& decoder, Ins& ins) {
+  for (int i = 0; i < 3; ++i) decoder.expect("u32");
+  decoder.instruction_class = Class::integer;
+  const bool sum = decoder.take("add");
+  ternary_operands(decoder, ins, Type::u32);
+  using U = std::uint32_t;
+  ins.run = sum ? &Executor<PartDistances<Part, true>, U, U, U, U>::run : &Executor<PartDistances<Part, false>, U, U, U, U>::run;
+}
+
 constexpr std::pair<std::string_view, Decode> kOpcodes[] = {
     {"and", decode_logic<And>}, {"or", decode_logic<Or>}, {"xor", decode_logic<Xor>}, {"not", decode_not}, {"cnot", decode_cnot},
     {"shl", decode_shift<ShiftLeft, true>}, {"shr", decode_shift<ShiftRight, false>}, {"shf", decode_shf}, {"popc", decode_popc}, {"clz", decode_clz},
     {"brev", decode_brev}, {"bfind", decode_bfind}, {"bfe", decode_bfe}, {"bfi", decode_bfi}, {"lop3", decode_lop3}, {"prmt", decode_prmt},
-    {"dp4a", decode_dot<true>}, {"dp2a", decode_dot<false>}, {"bmsk", decode_bmsk}};
+    {"dp4a", decode_dot<true>}, {"dp2a", decode_dot<false>}, {"bmsk", decode_bmsk},
+    {"vabsdiff2", decode_vabsdiff<std::uint16_t>}, {"vabsdiff4", decode_vabsdiff<std::uint8_t>}};
 
 }  // namespace
 

@@ -212,8 +212,8 @@ template <class F, class Format, bool pair, bool ftz>
 [[gnu::flatten]] void run_approximate(Warp& warp, const Ins& ins, Mask active) {
   const auto f = [](std::uint32_t bits) __attribute__((always_inline)) {
     const float x = Format::widen(ftz ? Format::flush(bits) : bits);
-    const float y = static_cast<float>(F::value(static_cast<double>(x)));
-    const std::uint32_t rounded = Format::template round<Rounding::nearest>(y);
+    const float y = static_cast<float>(F::value(x));
+    const std::uint32_t rounded = Format::template round<Rounding::nearest>(unless_nan(x, y));
     return ftz ? Format::flush(rounded) : rounded;
   };
   map_halves<pair>(warp, ins.d, active, f, ins.a);
@@ -224,9 +224,9 @@ void run_noisy(Warp& warp, const Ins& ins, Mask active) {
   const std::uint64_t seed = options().seed;
   const auto f = [seed](std::uint32_t bits) __attribute__((always_inline)) {
     const float x = Format::widen(ftz ? Format::flush(bits) : bits);
-    double y = F::value(static_cast<double>(x));
+    double y = F::value(x);
     if (x != 0 && y != 0) y = noisy<F, Format>(y, noise_of(bits, seed));
-    const std::uint32_t rounded = Format::template round<Rounding::nearest>(static_cast<float>(y));
+    const std::uint32_t rounded = Format::template round<Rounding::nearest>(x == x ? static_cast<float>(y) : x);
     return ftz ? Format::flush(rounded) : rounded;
   };
   map_halves<pair>(warp, ins.d, active, f, ins.a);

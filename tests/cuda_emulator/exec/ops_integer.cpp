@@ -59,20 +59,19 @@ struct Mul24High { template <class T> T operator()(T a, T b) const { return stat
 struct Mad24Low { template <class T> T operator()(T a, T b, T c) const { return Add{}(Mul24Low{}(a, b), c); } };
 struct Mad24High { template <class T> T operator()(T a, T b, T c) const { return Add{}(Mul24High{}(a, b), c); } };
 
-// add.cc, addc.cc, … keep a carry per lane.
+// add.cc, addc.cc, … keep a carry per lane. The flag that a subtraction leaves is the carry out of a + ~b + 1, so it says "no borrow", as on hardware: nvcc's
+// 128-bit division reads it with addc.
 template <bool Subtract, bool Use, bool Set, class T>
 void with_carry(Warp& warp, const Ins& ins, Mask active) {
   const T *a = warp.lanes<T>(ins.a), *b = warp.lanes<T>(ins.b);
   T* d = warp.lanes<T>(ins.d);
   each_lane(active, [&](int lane) {
     const unsigned carry = Use ? warp.carry >> lane & 1u : (Subtract ? 1u : 0u);
-    // A borrow is the absence of a carry out of a + ~b + carry.
-    const Uint128 sum = static_cast<Uint128>(a[lane]) + (Subtract ? static_cast<T>(~b[lane]) : b[lane]) + (Subtract && Use ? 1u - carry : carry);
+    const Uint128 sum = static_cast<Uint128>(a[lane]) + (Subtract ? static_cast<T>(~b[lane]) : b[lane]) + carry;
     d[lane] = static_cast<T>(sum);
     if constexpr (Set) {
       const bool out = (sum >> (sizeof(T) * 8)) != 0;
-      const bool flag = Subtract ? !out : out;
-      warp.carry = (warp.carry & ~(Mask{1} << lane)) | static_cast<Mask>(flag) << lane;
+      warp.carry = (warp.carry & ~(Mask{1} << lane)) | static_cast<Mask>(out) << lane;
     }
   });
 }

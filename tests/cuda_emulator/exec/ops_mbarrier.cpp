@@ -153,7 +153,7 @@ void test_wait(Warp& warp, const Ins& ins, Mask active) {
   });
   set_predicate(warp, ins.d, active, done);
   // Whoever waits lets the others run.
-  if (done != active && warp.budget > 64) warp.budget = 64;
+  if (done != active && warp.budget > kSpinBudget) warp.budget = kSpinBudget;
 }
 
 void pending_count(Warp& warp, const Ins& ins, Mask active) {

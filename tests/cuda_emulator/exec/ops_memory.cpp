@@ -24,6 +24,7 @@ Access access_of(const Ins& ins, Access::Kind kind, Access::Where where, std::ui
   access.bytes = bytes;
   access.active = active;
   access.address = address;
+  access.speculative = ins.extra != 0;
   return access;
 }
 
@@ -330,6 +331,21 @@ Class memory_class(Window window, bool store) {
   }
 }
 
+bool mentions(const ptx::Operand& operand, int reg) {
+  if (operand.kind == ptx::Operand::Kind::reg || operand.kind == ptx::Operand::Kind::address) return operand.index == reg;
+  return std::any_of(operand.elements.begin(), operand.elements.end(), [&](const ptx::Operand& element) { return mentions(element, reg); });
+}
+
+// The compiler loads a local variable ahead of `written ? variable : other` as it pleases: such a load feeds nothing but selp.
+bool only_selected(const Decoder& decoder, const ptx::Operand& value) {
+  if (value.kind != ptx::Operand::Kind::reg) return false;
+  const auto& code = decoder.function.instructions;
+  return std::all_of(code.begin(), code.end(), [&](const ptx::Instruction& instruction) {
+    return &instruction == &decoder.source || instruction.opcode == "selp" ||
+           std::none_of(instruction.operands.begin(), instruction.operands.end(), [&](const ptx::Operand& operand) { return mentions(operand, value.index); });
+  });
+}
+
 void decode_ld(Decoder& decoder, Ins& ins) {
   const Form form = decode_form(decoder, ins);
   decoder.operand_count(2);
@@ -343,6 +359,7 @@ void decode_ld(Decoder& decoder, Ins& ins) {
     return;
   }
   decode_address(decoder, ins, decoder.operand(1), form.window);
+  if (form.window == Window::local) ins.extra = only_selected(decoder, value) ? 1 : 0;
   ins.run = form.window == Window::param ? pick_load_param(form.bytes, form.count, width, form.sign) : pick_load(form.bytes, form.count, width, form.sign);
 }
 

@@ -10,6 +10,14 @@ namespace {
 
 // ---- approximate, f32 ----
 
+template <class F, bool ftz>
+[[gnu::always_inline]] inline float approximate(float operand) {
+  constexpr bool is_one = std::is_same_v<F, Exp2>;  // 2 to a subnormal, flushed or not
+  const float x = flush_if<ftz && !is_one>(operand);
+  if constexpr (requires { F::quick(x); }) return flush_if<ftz>(canonical(F::quick(x)));
+  else return unless_nan(x, flush_if<ftz>(static_cast<float>(F::value(x))));
+}
+
 /// Lanes that need the host's function; `x` is what the lanes held before.
 template <class F>
 void repair_beyond(float* d, const float* x, Mask active) {
@@ -19,11 +27,7 @@ void repair_beyond(float* d, const float* x, Mask active) {
 
 template <class F, bool ftz>
 [[gnu::flatten]] void run_approximate(Warp& warp, const Ins& ins, Mask active) {
-  const auto f = [](float operand) {
-    const float x = flush_if<ftz>(operand);
-    if constexpr (requires { F::quick(x); }) return flush_if<ftz>(canonical(F::quick(x)));
-    else return flush_if<ftz>(canonical(static_cast<float>(F::value(static_cast<double>(x)))));
-  };
+  const auto f = [](float x) { return approximate<F, ftz>(x); };
   float* d = warp.lanes<float>(ins.d);
   const float* a = warp.lanes<float>(ins.a);
   if constexpr (requires { F::limit; }) {
@@ -46,12 +50,12 @@ void run_noisy(Warp& warp, const Ins& ins, Mask active) {
   each_lane(active, [&](int lane) {
     const float x = ftz ? flush(a[lane]) : a[lane];
     const double wide = static_cast<double>(x);
-    double y = F::value(wide);
+    double y = F::value(x);
     if constexpr (requires { F::limit; }) {
       if (std::fabs(wide) > F::limit && std::fabs(wide) < HUGE_VAL) y = F::beyond(wide);
     }
     if (x != 0 && y != 0 && std::isfinite(y)) y = F::noisy(wide, y, noise_of(bits_of(x), seed));
-    const float result = canonical(static_cast<float>(y));
+    const float result = canonical(x == x ? static_cast<float>(y) : x);
     d[lane] = ftz ? flush(result) : result;
   });
 }

@@ -7,6 +7,8 @@ namespace emulator {
 
 /// Branches that a warp may take before other warps get their turn; spinning lanes hand over when it is used up.
 inline constexpr std::uint32_t kWarpBudget = 20'000;
+/// What is left of it to a warp that has found out that it waits for others.
+inline constexpr std::uint32_t kSpinBudget = 64;
 
 /// Runs a warp until all its lanes have exited, all wait, or its budget is used up.
 enum class WarpState { done, waiting, unfinished };

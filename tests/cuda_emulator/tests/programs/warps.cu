@@ -324,8 +324,7 @@ __global__ void lanes_try_lock() {
 // Lane 31 begins; each lane waits for the one above it.
 __global__ void lanes_in_turn(int* out) {
   const int lane = static_cast<int>(threadIdx.x);
-  while (turn != 31 - lane) {
-  }
+  while (turn != 31 - lane) __nanosleep(20);
   out[31 - lane] = lane;
   __threadfence();
   turn = turn + 1;
