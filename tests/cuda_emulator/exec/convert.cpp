@@ -5,8 +5,8 @@
 #include "exec/half_math.h"
 #include "exec/lanes.h"
 
-/// cvt between any two scalars, in two loops: the source register becomes 64-bit integers or doubles, which hold every value of every type, and these become the
-/// destination.
+/// cvt between any two scalars, in two loops: the source register becomes 64-bit integers or doubles, which hold every value of every type, and these become
+/// the destination.
 namespace emulator {
 namespace {
 
@@ -28,17 +28,22 @@ void read_register(Warp& warp, Slot slot, int bytes, std::uint64_t* raw) {
 }
 
 void write_register(Warp& warp, Slot slot, int bytes, Mask active, const std::uint64_t* raw) {
-  if (bytes == 2) map_lanes(active, warp.lanes<std::uint16_t>(slot), [](std::uint64_t x) { return static_cast<std::uint16_t>(x); }, raw);
-  else if (bytes == 4) map_lanes(active, warp.lanes<std::uint32_t>(slot), [](std::uint64_t x) { return static_cast<std::uint32_t>(x); }, raw);
-  else map_lanes(active, warp.lanes<std::uint64_t>(slot), [](std::uint64_t x) { return x; }, raw);
+  if (bytes == 2)
+    map_lanes(
+        active, warp.lanes<std::uint16_t>(slot), [](std::uint64_t x) { return static_cast<std::uint16_t>(x); }, raw);
+  else if (bytes == 4)
+    map_lanes(
+        active, warp.lanes<std::uint32_t>(slot), [](std::uint64_t x) { return static_cast<std::uint32_t>(x); }, raw);
+  else
+    map_lanes(
+        active, warp.lanes<std::uint64_t>(slot), [](std::uint64_t x) { return x; }, raw);
 }
 
 /// Keeps the bits of the type and extends them as the type says.
 void extend(Type type, std::uint64_t* values) {
   const int unused = 64 - bits_of_type(type);
   if (is_signed(type)) {
-    for (int lane = 0; lane < kLanes; ++lane)
-      values[lane] = static_cast<std::uint64_t>(static_cast<std::int64_t>(values[lane] << unused) >> unused);
+    for (int lane = 0; lane < kLanes; ++lane) values[lane] = static_cast<std::uint64_t>(static_cast<std::int64_t>(values[lane] << unused) >> unused);
   } else {
     for (int lane = 0; lane < kLanes; ++lane) values[lane] = values[lane] << unused >> unused;
   }
@@ -175,12 +180,13 @@ void make_integral(double* values) {
 }
 
 void make_integral(double* values, Rounding rounding) {
-  static constexpr void (*roundings[])(double*) = {make_integral<Rounding::nearest>, make_integral<Rounding::zero>, make_integral<Rounding::down>, make_integral<Rounding::up>};
+  static constexpr void (*roundings[])(double*) = {make_integral<Rounding::nearest>, make_integral<Rounding::zero>, make_integral<Rounding::down>,
+                                                   make_integral<Rounding::up>};
   roundings[static_cast<int>(rounding)](values);
 }
 
-/// The integers (I: signed or unsigned, 64 bits) nearest to integral values in [low, high]. NaN: 0, but 1 << (bits - 1) if the source is f64 or the destination has
-/// 64 bits (PTX ISA, cvt).
+/// The integers (I: signed or unsigned, 64 bits) nearest to integral values in [low, high]. NaN: 0, but 1 << (bits - 1) if the source is f64 or the destination
+/// has 64 bits (PTX ISA, cvt).
 template <class I>
 void clamp_to(const Conversion& c, const double* values, std::uint64_t* integers) {
   const Range range = range_of(c.to);
@@ -212,8 +218,10 @@ void float_to_integer(Warp& warp, const Ins& ins, Mask active) {
 
 void prepare(const Conversion& c, double* values) {
   if (c.has(Conversion::kIntegral)) make_integral(values, c.rounding);
-  if (c.has(Conversion::kSat)) for (int lane = 0; lane < kLanes; ++lane) values[lane] = saturate(values[lane]);
-  if (c.has(Conversion::kRelu)) for (int lane = 0; lane < kLanes; ++lane) values[lane] = relu(values[lane]);
+  if (c.has(Conversion::kSat))
+    for (int lane = 0; lane < kLanes; ++lane) values[lane] = saturate(values[lane]);
+  if (c.has(Conversion::kRelu))
+    for (int lane = 0; lane < kLanes; ++lane) values[lane] = relu(values[lane]);
   if (!c.has(Conversion::kSatfinite)) return;
   const auto largest = static_cast<double>(c.to == Type::f16 ? F16::largest_float() : Bf16::largest_float());
   for (int lane = 0; lane < kLanes; ++lane) {

@@ -8,12 +8,8 @@
 /// Plain cvt, shared by the common forms (exec/ops_convert.cpp) and the general way (exec/convert.cpp).
 namespace emulator {
 
-inline bool is_float(ptx::Type type) {
-  return type == ptx::Type::f16 || type == ptx::Type::bf16 || type == ptx::Type::f32 || type == ptx::Type::f64;
-}
-inline bool is_signed(ptx::Type type) {
-  return type == ptx::Type::s8 || type == ptx::Type::s16 || type == ptx::Type::s32 || type == ptx::Type::s64;
-}
+inline bool is_float(ptx::Type type) { return type == ptx::Type::f16 || type == ptx::Type::bf16 || type == ptx::Type::f32 || type == ptx::Type::f64; }
+inline bool is_signed(ptx::Type type) { return type == ptx::Type::s8 || type == ptx::Type::s16 || type == ptx::Type::s32 || type == ptx::Type::s64; }
 inline bool is_integer(ptx::Type type) {
   return is_signed(type) || type == ptx::Type::u8 || type == ptx::Type::u16 || type == ptx::Type::u32 || type == ptx::Type::u64;
 }

@@ -13,8 +13,8 @@ struct Narrow {
   static constexpr int exponent_bits = E, fraction_bits = M;
   static constexpr std::uint32_t bias = (1u << (E - 1)) - 1;
   static constexpr std::uint32_t sign = 1u << (E + M);
-  static constexpr std::uint32_t infinity = ((1u << E) - 1) << M;      // magnitude bits
-  static constexpr std::uint32_t nan = sign - 1;                       // canonical: 0x7fff of f16 and bf16, 0x7f of both 8-bit formats
+  static constexpr std::uint32_t infinity = ((1u << E) - 1) << M;  // magnitude bits
+  static constexpr std::uint32_t nan = sign - 1;                   // canonical: 0x7fff of f16 and bf16, 0x7f of both 8-bit formats
   static constexpr std::uint32_t largest = infinite ? infinity - 1 : nan - 1;
   static constexpr std::uint32_t rebias = 127 - bias;
 
@@ -79,7 +79,9 @@ using E4m3 = Narrow<4, 3, false>;
 
 /// .relu: negative numbers and zeros become +0; NaN stays.
 template <class T>
-[[gnu::always_inline]] inline T relu(T x) { return x <= 0 ? 0 : x; }
+[[gnu::always_inline]] inline T relu(T x) {
+  return x <= 0 ? 0 : x;
+}
 
 /// .satfinite: beyond the largest number of the format is that number; NaN stays.
 template <class Format, class T>

@@ -145,7 +145,6 @@ struct Warp {
   std::uint64_t local_stride = 0;
   std::vector<std::unique_ptr<AsyncCopy>> copies, spare_copies;  // oldest first
   std::array<std::uint32_t, kLanes> committed_groups{};         // cp.async.commit_group so far, per lane
-  std::uint64_t stray_shuffles = 0;  // reads of lanes that were not there
   std::uint64_t steps = 0;       // counts groups that ran: progress
   std::uint32_t turns = 0;       // counts turns that were handed over to another group
   Mask carry = 0;                // the condition code of add.cc and its kin, per lane

@@ -1,6 +1,6 @@
 // atom and red: read, change, write, in one step that no other thread can come between.
 #include <algorithm>
-#include <cmath>
+#include <type_traits>
 
 #include "exec/half_math.h"
 #include "exec/lanes.h"
@@ -55,18 +55,18 @@ struct Floating {
   }
 };
 
-// f16, bf16 and their pairs; the sum of two of them is exact enough in f32 to be rounded once.
+// Sums of f32 in global memory know no subnormal numbers (PTX ISA, atom), those in shared memory do.
+struct FlushedFloat {
+  using Word = std::uint32_t;
+  static Word flushed(Word bits) { return (bits & 0x7f800000u) == 0 ? bits & 0x80000000u : bits; }
+  static Word apply(Operation operation, Word old, Word b, Word c) { return flushed(Floating<float, Word>::apply(operation, flushed(old), flushed(b), c)); }
+};
+
+// f16, bf16 and their pairs, which can only be added; the sum of two of them is exact enough in f32 to be rounded once.
 template <class Format>
 struct Half {
   using Word = std::uint16_t;
-  static Word apply(Operation operation, Word old, Word b, Word) {
-    const float x = Format::widen(old), y = Format::widen(b);
-    if (operation == Operation::add) return static_cast<Word>(Format::template round<Rounding::nearest>(x + y));
-    if (std::isnan(x)) return b;
-    if (std::isnan(y)) return old;
-    const bool first = operation == Operation::minimum ? x < y : x > y;
-    return first ? old : b;
-  }
+  static Word apply(Operation, Word old, Word b, Word) { return static_cast<Word>(Format::template round<Rounding::nearest>(Format::widen(old) + Format::widen(b))); }
 };
 
 template <class Format>
@@ -84,6 +84,9 @@ constexpr std::uint16_t kOperationMask = 15, kWindowShift = 4, kReturns = 256;
 template <class Kind>
 void atomic_in(Warp& warp, const Ins& ins, Window window, Mask active, const std::uint64_t* address) {
   using Word = typename Kind::Word;
+  if constexpr (std::is_same_v<Kind, Floating<float, Word>>) {
+    if (window != Window::shared) return atomic_in<FlushedFloat>(warp, ins, window, active, address);
+  }
   Access access;
   access.kind = Access::Kind::atomic;
   access.where = window == Window::shared ? Access::Where::shared : Access::Where::global;
@@ -98,7 +101,8 @@ void atomic_in(Warp& warp, const Ins& ins, Window window, Mask active, const std
   const Word* b = warp.lanes<Word>(ins.b);
   const Word* c = ins.c != kNoSlot ? warp.lanes<Word>(ins.c) : b;
   Word old[kLanes];
-  bool spins = operation == Operation::compare_and_swap;
+  // A lock that is taken: the comparison fails, or what is exchanged was there already.
+  bool spins = operation == Operation::compare_and_swap || operation == Operation::exchange;
   each_lane(active, [&](int lane) {
     std::uint8_t* memory = resolved.contiguous != nullptr ? resolved.contiguous + static_cast<std::size_t>(lane) * sizeof(Word) : resolved.pointer[lane];
     if (operation == Operation::compare_and_swap) {
@@ -106,6 +110,7 @@ void atomic_in(Warp& warp, const Ins& ins, Window window, Mask active, const std
       if (__atomic_compare_exchange_n(reinterpret_cast<Word*>(memory), &old[lane], c[lane], false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) spins = false;
     } else if (operation == Operation::exchange) {
       old[lane] = __atomic_exchange_n(reinterpret_cast<Word*>(memory), b[lane], __ATOMIC_SEQ_CST);
+      if (old[lane] != b[lane]) spins = false;
     } else {
       old[lane] = update<Word>(memory, [&](Word before) { return Kind::apply(operation, before, b[lane], c[lane]); });
     }
@@ -153,19 +158,19 @@ Run run_for(Decoder& decoder, Operation operation, Type type) {
   const bool extreme = operation == Operation::minimum || operation == Operation::maximum, add = operation == Operation::add;
   const bool wrap = operation == Operation::increment || operation == Operation::decrement;
   switch (type) {
-    case Type::b16: if (operation == Operation::exchange || operation == Operation::compare_and_swap) return &atomic<Integer<std::uint16_t>>; break;
+    case Type::b16: if (operation == Operation::compare_and_swap) return &atomic<Integer<std::uint16_t>>; break;
     case Type::b32: if (is_bits_operation(operation)) return &atomic<Integer<std::uint32_t>>; break;
     case Type::b64: if (is_bits_operation(operation)) return &atomic<Integer<std::uint64_t>>; break;
     case Type::u32: if (add || extreme || wrap) return &atomic<Integer<std::uint32_t>>; break;
     case Type::s32: if (add || extreme) return &atomic<Integer<std::int32_t>>; break;
     case Type::u64: if (add || extreme) return &atomic<Integer<std::uint64_t>>; break;
-    case Type::s64: if (extreme || add) return &atomic<Integer<std::int64_t>>; break;
+    case Type::s64: if (extreme) return &atomic<Integer<std::int64_t>>; break;
     case Type::f32: if (add) return &atomic<Floating<float, std::uint32_t>>; break;
     case Type::f64: if (add) return &atomic<Floating<double, std::uint64_t>>; break;
-    case Type::f16: if (add || extreme) return &atomic<Half<F16>>; break;
-    case Type::bf16: if (add || extreme) return &atomic<Half<Bf16>>; break;
-    case Type::f16x2: if (add || extreme) return &atomic<HalfPair<F16>>; break;
-    case Type::bf16x2: if (add || extreme) return &atomic<HalfPair<Bf16>>; break;
+    case Type::f16: if (add) return &atomic<Half<F16>>; break;
+    case Type::bf16: if (add) return &atomic<Half<Bf16>>; break;
+    case Type::f16x2: if (add) return &atomic<HalfPair<F16>>; break;
+    case Type::bf16x2: if (add) return &atomic<HalfPair<Bf16>>; break;
     default: break;
   }
   decoder.fail(std::string("not defined for .") + ptx::name_of(type));
@@ -178,29 +183,38 @@ Run vector_run_for(Decoder& decoder, int count, Type type) {
   decoder.fail(std::string("vectors are not defined for .") + ptx::name_of(type));
 }
 
+std::uint16_t atomic_order(Decoder& decoder, bool returns) {
+  const std::string_view order = decoder.next();
+  if (order == "weak" || order == "volatile" || (!returns && (order == "acquire" || order == "acq_rel"))) decoder.fail("unknown modifier ." + std::string(order));
+  const std::uint16_t bits = decode_order(decoder);
+  return bits != 0 ? bits : decode_scope(decoder);
+}
+
 void decode_atomic(Decoder& decoder, Ins& ins, bool returns) {
   // Spelled both atom.relaxed.gpu.global.add and atom.global.add; cuda::atomic writes the scope behind the order.
-  ins.aux2 = decode_order(decoder);
-  if (ins.aux2 == 0) ins.aux2 = decode_scope(decoder);
+  ins.aux2 = atomic_order(decoder, returns);
   const Window window = decode_window(decoder);
   if (window != Window::global && window != Window::shared && window != Window::generic) decoder.fail("atomics work on global and shared memory");
   ins.aux2 = static_cast<std::uint16_t>(ins.aux2 | decode_scope(decoder));
-  const int o = decoder.expect_one_of({"add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"});
-  const auto operation = static_cast<Operation>(o);
+  const int o = decoder.expect_one_of({"add", "min", "max", "and", "or", "xor", "inc", "dec", "exch", "cas"});
+  static constexpr Operation kOperations[] = {Operation::add, Operation::minimum, Operation::maximum, Operation::bit_and, Operation::bit_or, Operation::bit_xor,
+                                              Operation::increment, Operation::decrement, Operation::exchange, Operation::compare_and_swap};
+  const Operation operation = kOperations[o];
+  if (!returns && (operation == Operation::exchange || operation == Operation::compare_and_swap)) decoder.fail("needs a destination");
   // Cooperative groups write order and scope after the operation.
-  if (ins.aux2 == 0) {
-    ins.aux2 = decode_order(decoder);
-    if (ins.aux2 == 0) ins.aux2 = decode_scope(decoder);
-  }
-  decoder.take("noftz");
+  if (ins.aux2 == 0) ins.aux2 = atomic_order(decoder, returns);
+  const bool noftz = decoder.take("noftz");
   const int vector = decoder.take("v2") ? 2 : decoder.take("v4") ? 4 : 1;
   const Type type = decoder.type();
+  const bool half = type == Type::f16 || type == Type::bf16 || type == Type::f16x2 || type == Type::bf16x2;
+  if (noftz != half) decoder.fail(half ? ".noftz is missing" : ".noftz is not defined for ." + std::string(ptx::name_of(type)));
   decoder.instruction_class = Class::atomic;
   const std::size_t first = returns ? 1 : 0;
   decoder.operand_count(first + (operation == Operation::compare_and_swap ? 3 : 2));
   const int bytes = ptx::bytes_of(type);
   if (vector > 1) {
     if (operation != Operation::add) decoder.fail("vectors are supported for .add");
+    if (window == Window::shared) decoder.fail("vectors are defined for global memory");
     ins.list = decoder.read_list(decoder.operand(first + 1), static_cast<std::size_t>(vector), bytes);
     if (returns) decoder.write_list(decoder.operand(0), static_cast<std::size_t>(vector), bytes);
     ins.run = vector_run_for(decoder, vector, type);
@@ -211,7 +225,7 @@ void decode_atomic(Decoder& decoder, Ins& ins, bool returns) {
     ins.run = run_for(decoder, operation, type);
   }
   decode_address(decoder, ins, decoder.operand(first), window);
-  ins.aux = static_cast<std::uint16_t>(o | static_cast<int>(window) << kWindowShift | (returns ? kReturns : 0));
+  ins.aux = static_cast<std::uint16_t>(static_cast<int>(operation) | static_cast<int>(window) << kWindowShift | (returns ? kReturns : 0));
 }
 
 void decode_atom(Decoder& decoder, Ins& ins) { decode_atomic(decoder, ins, true); }

@@ -23,18 +23,30 @@ struct Relation {
   bool swapped, inverted;
 };
 constexpr Relation kSigned[] = {
-    {"eq", Base::equal, false, false},       {"ne", Base::equal, false, true},  {"lt", Base::less, false, false},
-    {"le", Base::less_equal, false, false},  {"gt", Base::less, true, false},   {"ge", Base::less_equal, true, false},
+    {"eq", Base::equal, false, false},      {"ne", Base::equal, false, true}, {"lt", Base::less, false, false},
+    {"le", Base::less_equal, false, false}, {"gt", Base::less, true, false},  {"ge", Base::less_equal, true, false},
 };
 constexpr Relation kUnsigned[] = {
-    {"lo", Base::less, false, false}, {"ls", Base::less_equal, false, false}, {"hi", Base::less, true, false}, {"hs", Base::less_equal, true, false},
+    {"lo", Base::less, false, false},
+    {"ls", Base::less_equal, false, false},
+    {"hi", Base::less, true, false},
+    {"hs", Base::less_equal, true, false},
 };
 constexpr Relation kFloat[] = {
-    {"eq", Base::equal, false, false},       {"ne", Base::less_or_greater, false, false},  {"lt", Base::less, false, false},
-    {"le", Base::less_equal, false, false},  {"gt", Base::less, true, false},              {"ge", Base::less_equal, true, false},
-    {"equ", Base::less_or_greater, false, true}, {"neu", Base::equal, false, true},        {"ltu", Base::less_equal, true, true},
-    {"leu", Base::less, true, true},         {"gtu", Base::less_equal, false, true},       {"geu", Base::less, false, true},
-    {"num", Base::ordered, false, false},    {"nan", Base::ordered, false, true},
+    {"eq", Base::equal, false, false},
+    {"ne", Base::less_or_greater, false, false},
+    {"lt", Base::less, false, false},
+    {"le", Base::less_equal, false, false},
+    {"gt", Base::less, true, false},
+    {"ge", Base::less_equal, true, false},
+    {"equ", Base::less_or_greater, false, true},
+    {"neu", Base::equal, false, true},
+    {"ltu", Base::less_equal, true, true},
+    {"leu", Base::less, true, true},
+    {"gtu", Base::less_equal, false, true},
+    {"geu", Base::less, false, true},
+    {"num", Base::ordered, false, false},
+    {"nan", Base::ordered, false, true},
 };
 
 template <Base base, class T>
@@ -73,7 +85,8 @@ struct HalfOfPair {
 template <class Source, Base base>
 Mask compare(Warp& warp, const Ins& ins, Mask active) {
   using T = typename Source::Storage;
-  return mask_of(active, [](T a, T b) { return holds<base>(Source::load(a), Source::load(b)); }, warp.lanes<T>(ins.a), warp.lanes<T>(ins.b));
+  return mask_of(
+      active, [](T a, T b) { return holds<base>(Source::load(a), Source::load(b)); }, warp.lanes<T>(ins.a), warp.lanes<T>(ins.b));
 }
 
 // ---- what follows the comparison ----
@@ -152,7 +165,9 @@ constexpr Runs pair_runs_of(std::index_sequence<base...>) {
 }
 
 template <class Source, bool setp>
-Runs float_runs() { return runs_of<Source, setp>(std::make_index_sequence<5>()); }
+Runs float_runs() {
+  return runs_of<Source, setp>(std::make_index_sequence<5>());
+}
 
 template <class T, bool setp>
 Runs integer_runs() {
@@ -168,11 +183,14 @@ Runs pair_runs(bool ftz) {
 template <bool setp>
 Runs runs_for(Decoder& decoder, Type type, bool ftz) {
   switch (type) {
-    case Type::b16: case Type::u16: return integer_runs<std::uint16_t, setp>();
+    case Type::b16:
+    case Type::u16: return integer_runs<std::uint16_t, setp>();
     case Type::s16: return integer_runs<std::int16_t, setp>();
-    case Type::b32: case Type::u32: return integer_runs<std::uint32_t, setp>();
+    case Type::b32:
+    case Type::u32: return integer_runs<std::uint32_t, setp>();
     case Type::s32: return integer_runs<std::int32_t, setp>();
-    case Type::b64: case Type::u64: return integer_runs<std::uint64_t, setp>();
+    case Type::b64:
+    case Type::u64: return integer_runs<std::uint64_t, setp>();
     case Type::s64: return integer_runs<std::int64_t, setp>();
     case Type::f32: return ftz ? float_runs<Flushed, setp>() : float_runs<Plain<float>, setp>();
     case Type::f64: return float_runs<Plain<double>, setp>();
@@ -234,11 +252,15 @@ void finish(Decoder& decoder, Ins& ins, const Comparison& comparison, Type type)
 /// What `set` writes where the comparison holds, per element; 0: not a type that it can write.
 std::uint32_t true_value(Type type) {
   switch (type) {
-    case Type::u32: case Type::s32: return 0xffffffffu;
-    case Type::u16: case Type::s16: return 0xffffu;
+    case Type::u32:
+    case Type::s32: return 0xffffffffu;
+    case Type::u16:
+    case Type::s16: return 0xffffu;
     case Type::f32: return 0x3f800000u;
-    case Type::f16: case Type::f16x2: return 0x3c00u;
-    case Type::bf16: case Type::bf16x2: return 0x3f80u;
+    case Type::f16:
+    case Type::f16x2: return 0x3c00u;
+    case Type::bf16:
+    case Type::bf16x2: return 0x3f80u;
     default: return 0;
   }
 }
@@ -296,8 +318,9 @@ void run_selp(Warp& warp, const Ins& ins, Mask active) {
 template <class T, class Source>
 void run_slct(Warp& warp, const Ins& ins, Mask active) {
   using C = typename Source::Storage;
-  map_lanes(active, warp.lanes<T>(ins.d), [](T a, T b, C c) { return Source::load(c) >= 0 ? a : b; }, warp.lanes<T>(ins.a), warp.lanes<T>(ins.b),
-            warp.lanes<C>(ins.c));
+  map_lanes(
+      active, warp.lanes<T>(ins.d), [](T a, T b, C c) { return Source::load(c) >= 0 ? a : b; }, warp.lanes<T>(ins.a), warp.lanes<T>(ins.b),
+      warp.lanes<C>(ins.c));
 }
 
 template <class Source>

@@ -16,16 +16,19 @@ using ptx::Type;
 
 template <class D, class S>
 void run_cast(Warp& warp, const Ins& ins, Mask active) {
-  map_lanes(active, warp.lanes<D>(ins.d), [](S x) { return static_cast<D>(x); }, warp.lanes<S>(ins.a));
+  map_lanes(
+      active, warp.lanes<D>(ins.d), [](S x) { return static_cast<D>(x); }, warp.lanes<S>(ins.a));
 }
 
 void run_f64_to_f32(Warp& warp, const Ins& ins, Mask active) {
-  map_lanes(active, warp.lanes<float>(ins.d), [](double x) { return canonical(static_cast<float>(x)); }, warp.lanes<double>(ins.a));
+  map_lanes(
+      active, warp.lanes<float>(ins.d), [](double x) { return canonical(static_cast<float>(x)); }, warp.lanes<double>(ins.a));
 }
 
 template <class Format>
 [[gnu::flatten]] void run_widen(Warp& warp, const Ins& ins, Mask active) {
-  map_lanes(active, warp.lanes<float>(ins.d), [](std::uint16_t x) { return Format::widen(x); }, warp.lanes<std::uint16_t>(ins.a));
+  map_lanes(
+      active, warp.lanes<float>(ins.d), [](std::uint16_t x) { return Format::widen(x); }, warp.lanes<std::uint16_t>(ins.a));
 }
 
 template <class Format>
@@ -41,8 +44,8 @@ template <bool is_unsigned, Rounding rounding>
     const double x = to_integral(static_cast<double>(operand), rounding);
     const double above = x > low ? x : low;
     const double clamped = above < high ? above : high;
-    const auto integer = is_unsigned ? static_cast<std::uint32_t>(static_cast<std::int64_t>(clamped))
-                                     : static_cast<std::uint32_t>(static_cast<std::int32_t>(clamped));
+    const auto integer =
+        is_unsigned ? static_cast<std::uint32_t>(static_cast<std::int64_t>(clamped)) : static_cast<std::uint32_t>(static_cast<std::int32_t>(clamped));
     return operand == operand ? integer : 0u;
   };
   map_lanes(active, warp.lanes<std::uint32_t>(ins.d), f, warp.lanes<float>(ins.a));
@@ -50,7 +53,9 @@ template <bool is_unsigned, Rounding rounding>
 
 template <Rounding rounding, bool ftz>
 [[gnu::flatten]] void run_integral_f32(Warp& warp, const Ins& ins, Mask active) {
-  map_lanes(active, warp.lanes<float>(ins.d), [](float x) { return canonical(static_cast<float>(to_integral(static_cast<double>(flush_if<ftz>(x)), rounding))); }, warp.lanes<float>(ins.a));
+  map_lanes(
+      active, warp.lanes<float>(ins.d), [](float x) { return canonical(static_cast<float>(to_integral(static_cast<double>(flush_if<ftz>(x)), rounding))); },
+      warp.lanes<float>(ins.a));
 }
 
 template <bool ftz>
@@ -62,15 +67,16 @@ Run integral_f32_run(Rounding rounding) {
 
 template <bool is_unsigned>
 Run f32_to_32_run(Rounding rounding) {
-  static constexpr Run runs[] = {run_f32_to_32<is_unsigned, Rounding::nearest>, run_f32_to_32<is_unsigned, Rounding::zero>, run_f32_to_32<is_unsigned, Rounding::down>,
-                                 run_f32_to_32<is_unsigned, Rounding::up>};
+  static constexpr Run runs[] = {run_f32_to_32<is_unsigned, Rounding::nearest>, run_f32_to_32<is_unsigned, Rounding::zero>,
+                                 run_f32_to_32<is_unsigned, Rounding::down>, run_f32_to_32<is_unsigned, Rounding::up>};
   return runs[static_cast<int>(rounding)];
 }
 
 /// A single loop for the form; null: there is none.
 Run quick_run(const Conversion& c) {
   if (c.from_register != ptx::bytes_of(c.from) || c.to_register != ptx::bytes_of(c.to)) return nullptr;
-  if (c.to == Type::f32 && c.from == Type::f32 && (c.flags | Conversion::kFtz) == (Conversion::kIntegral | Conversion::kFtz)) return c.has(Conversion::kFtz) ? integral_f32_run<true>(c.rounding) : integral_f32_run<false>(c.rounding);
+  if (c.to == Type::f32 && c.from == Type::f32 && (c.flags | Conversion::kFtz) == (Conversion::kIntegral | Conversion::kFtz))
+    return c.has(Conversion::kFtz) ? integral_f32_run<true>(c.rounding) : integral_f32_run<false>(c.rounding);
   if (c.flags != 0) return nullptr;
   const auto is = [&c](Type to, Type from) { return c.to == to && c.from == from; };
   const bool nearest = c.rounding == Rounding::nearest;
@@ -123,7 +129,8 @@ void take_flags(Decoder& decoder, Conversion& c) {
 void check_flags(Decoder& decoder, const Conversion& c) {
   const bool bf16 = c.to == Type::bf16 || c.from == Type::bf16, narrowed_f32 = (c.to == Type::f16 || c.to == Type::bf16) && c.from == Type::f32;
   if (c.has(Conversion::kFtz) && c.to != Type::f32 && c.from != Type::f32) decoder.fail(".ftz does not apply");
-  if ((c.has(Conversion::kRelu) || c.has(Conversion::kSatfinite)) && (!narrowed_f32 || c.has(Conversion::kFtz) || c.has(Conversion::kSat) || c.rounding == Rounding::down || c.rounding == Rounding::up))
+  if ((c.has(Conversion::kRelu) || c.has(Conversion::kSatfinite)) &&
+      (!narrowed_f32 || c.has(Conversion::kFtz) || c.has(Conversion::kSat) || c.rounding == Rounding::down || c.rounding == Rounding::up))
     decoder.fail(".relu and .satfinite do not apply");
   if (!c.has(Conversion::kSat)) return;
   const bool integers = is_integer(c.to) && is_integer(c.from);
@@ -131,10 +138,10 @@ void check_flags(Decoder& decoder, const Conversion& c) {
   if (bf16 || (integers && from.low >= to.low && from.high <= to.high)) decoder.fail(".sat does not apply");
 }
 
-/// Registers may be wider than the type, but those of bf16.
-void check_width(Decoder& decoder, const ptx::Operand& operand, Type type) {
+/// Registers may be wider than the type, unless bf16 is converted from or to.
+void check_width(Decoder& decoder, const ptx::Operand& operand, Type type, bool bf16) {
   const int found = decoder.register_bytes(operand), bytes = ptx::bytes_of(type);
-  if (found != 0 && (found < bytes || (type == Type::bf16 && found != bytes)))
+  if (found != 0 && (found < bytes || (bf16 && found != bytes)))
     decoder.fail("a register of " + std::to_string(8 * found) + " bits for a ." + ptx::name_of(type));
 }
 
@@ -157,8 +164,8 @@ void decode_cvt(Decoder& decoder, Ins& ins) {
   decoder.operand_count(2);
   const int to_register = decoder.register_bytes(decoder.operand(0)), from_register = decoder.register_bytes(decoder.operand(1));
   if (to_register == 0) decoder.fail("the destination must be a register");
-  check_width(decoder, decoder.operand(0), c.to);
-  check_width(decoder, decoder.operand(1), c.from);
+  check_width(decoder, decoder.operand(0), c.to, bf16);
+  check_width(decoder, decoder.operand(1), c.from, bf16);
   c.to_register = static_cast<std::uint8_t>(to_register);
   ins.d = decoder.write(decoder.operand(0), to_register);
   if (from_register == 0) {  // an immediate of the source's type

@@ -55,9 +55,7 @@ template <class Format, Rounding rounding>
 /// The form without .relu and .satfinite, which nearly every kernel in half precision uses.
 template <class Format>
 [[gnu::flatten]] void run_pair_nearest(Warp& warp, const Ins& ins, Mask active) {
-  const auto f = [](float a, float b) {
-    return Format::template round<Rounding::nearest>(a) << 16 | Format::template round<Rounding::nearest>(b);
-  };
+  const auto f = [](float a, float b) { return Format::template round<Rounding::nearest>(a) << 16 | Format::template round<Rounding::nearest>(b); };
   map_lanes(active, warp.lanes<std::uint32_t>(ins.d), f, warp.lanes<float>(ins.a), warp.lanes<float>(ins.b));
 }
 
@@ -108,7 +106,8 @@ void decode_tf32(Decoder& decoder, Ins& ins) {
   ins.run = runs[modifiers.rounding];
   decoder.expect("tf32");
   decoder.expect("f32");
-  if (modifiers.rounding == 2 ? modifiers.relu : modifiers.satfinite) decoder.fail(modifiers.relu ? ".relu does not apply to .rna" : ".satfinite applies to .rna alone");
+  if (modifiers.rounding == 2 ? modifiers.relu : modifiers.satfinite)
+    decoder.fail(modifiers.relu ? ".relu does not apply to .rna" : ".satfinite applies to .rna alone");
   decoder.operand_count(2);
   ins.d = decoder.write(decoder.operand(0), 4);
   ins.a = decoder.read(1, Type::f32);
@@ -176,8 +175,7 @@ void decode_from_8bit(Decoder& decoder, Ins& ins) {
     const auto packed = [=](std::int32_t x) { return static_cast<std::uint32_t>(std::clamp(x, low, high)) & element; };
     return packed(b) | packed(a) << bits | (bits == 16 ? 0 : c << (bits & 15) << (bits & 15));
   };
-  map_lanes(active, warp.lanes<std::uint32_t>(ins.d), f, warp.lanes<std::int32_t>(ins.a), warp.lanes<std::int32_t>(ins.b),
-            warp.lanes<std::uint32_t>(ins.c));
+  map_lanes(active, warp.lanes<std::uint32_t>(ins.d), f, warp.lanes<std::int32_t>(ins.a), warp.lanes<std::int32_t>(ins.b), warp.lanes<std::uint32_t>(ins.c));
 }
 
 void decode_pack(Decoder& decoder, Ins& ins) {

@@ -14,19 +14,27 @@ namespace {
 
 struct Add {
   template <class T>
-  [[gnu::always_inline]] static T apply(T a, T b) { return a + b; }
+  [[gnu::always_inline]] static T apply(T a, T b) {
+    return a + b;
+  }
 };
 struct Subtract {
   template <class T>
-  [[gnu::always_inline]] static T apply(T a, T b) { return a - b; }
+  [[gnu::always_inline]] static T apply(T a, T b) {
+    return a - b;
+  }
 };
 struct Multiply {
   template <class T>
-  [[gnu::always_inline]] static T apply(T a, T b) { return a * b; }
+  [[gnu::always_inline]] static T apply(T a, T b) {
+    return a * b;
+  }
 };
 struct Divide {
   template <class T>
-  [[gnu::always_inline]] static T apply(T a, T b) { return a / b; }
+  [[gnu::always_inline]] static T apply(T a, T b) {
+    return a / b;
+  }
 };
 struct FusedMultiplyAdd {
   [[gnu::always_inline]] static float apply(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
@@ -61,8 +69,7 @@ template <class Op>
 Run f32_run(bool directed, bool ftz, bool sat) {
   static constexpr Run runs[2][2][2] = {
       {{run_f32<Op, false, false>, run_f32<Op, false, true>}, {run_f32<Op, true, false>, run_f32<Op, true, true>}},
-      {{rounded<run_f32<Op, false, false>>, rounded<run_f32<Op, false, true>>},
-       {rounded<run_f32<Op, true, false>>, rounded<run_f32<Op, true, true>>}}};
+      {{rounded<run_f32<Op, false, false>>, rounded<run_f32<Op, false, true>>}, {rounded<run_f32<Op, true, false>>, rounded<run_f32<Op, true, true>>}}};
   return runs[directed][ftz][sat];
 }
 
@@ -133,7 +140,9 @@ template <bool maximum, bool nan, bool xorsign, bool ftz>
 
 template <bool maximum, bool nan, bool xorsign, bool ftz>
 [[gnu::flatten]] void run_extreme(Warp& warp, const Ins& ins, Mask active) {
-  map_lanes(active, warp.lanes<std::int32_t>(ins.d), [](float x, float y) { return extreme<maximum, nan, xorsign, ftz>(x, y); }, warp.lanes<float>(ins.a), warp.lanes<float>(ins.b));
+  map_lanes(
+      active, warp.lanes<std::int32_t>(ins.d), [](float x, float y) { return extreme<maximum, nan, xorsign, ftz>(x, y); }, warp.lanes<float>(ins.a),
+      warp.lanes<float>(ins.b));
 }
 
 template <bool maximum>
@@ -242,12 +251,10 @@ void run_testp(Warp& warp, const Ins& ins, Mask active) {
 }
 
 void decode_testp(Decoder& decoder, Ins& ins) {
-  ins.aux = static_cast<std::uint16_t>(
-      decoder.expect_one_of({"finite", "infinite", "number", "notanumber", "normal", "subnormal"}));
+  ins.aux = static_cast<std::uint16_t>(decoder.expect_one_of({"finite", "infinite", "number", "notanumber", "normal", "subnormal"}));
   const ptx::Type type = decoder.type();
   if (type != ptx::Type::f32 && type != ptx::Type::f64) decoder.fail("expected f32 or f64");
-  ins.run = type == ptx::Type::f64 ? run_testp<std::uint64_t, 0x7ff0000000000000u, 0x0010000000000000u>
-                                   : run_testp<std::uint32_t, 0x7f800000u, 0x00800000u>;
+  ins.run = type == ptx::Type::f64 ? run_testp<std::uint64_t, 0x7ff0000000000000u, 0x0010000000000000u> : run_testp<std::uint32_t, 0x7f800000u, 0x00800000u>;
   decoder.instruction_class = Class::predicate;
   decoder.operand_count(2);
   ins.d = decoder.write_predicate(decoder.operand(0));
@@ -285,9 +292,9 @@ bool decode_float_arithmetic(Decoder& decoder, Ins& ins) {
 
 Opcodes float_opcodes() {
   static constexpr std::pair<std::string_view, Decode> opcodes[] = {
-      {"fma", decode_fma},     {"rcp", decode_rcp},   {"sqrt", decode_sqrt},   {"rsqrt", decode_rsqrt}, {"sin", decode_sin},
-      {"cos", decode_cos},     {"lg2", decode_lg2},   {"ex2", decode_ex2},     {"tanh", decode_tanh},   {"testp", decode_testp},
-      {"copysign", decode_copysign}, {"setp", decode_setp}, {"set", decode_set}, {"selp", decode_selp},  {"slct", decode_slct}};
+      {"fma", decode_fma},           {"rcp", decode_rcp},   {"sqrt", decode_sqrt}, {"rsqrt", decode_rsqrt}, {"sin", decode_sin},
+      {"cos", decode_cos},           {"lg2", decode_lg2},   {"ex2", decode_ex2},   {"tanh", decode_tanh},   {"testp", decode_testp},
+      {"copysign", decode_copysign}, {"setp", decode_setp}, {"set", decode_set},   {"selp", decode_selp},   {"slct", decode_slct}};
   return opcodes;
 }
 

@@ -10,28 +10,32 @@ namespace {
 
 // ---- operations on one element: Format::widen'ed operands in, something that rounds correctly out ----
 
-// Sums: float has 24 >= 2p + 2 bits for p = 11 and 8, so rounding to float first does no harm (Figueroa, "When is double rounding innocuous?", 1995), and sums that
-// are subnormal in the narrow format are exact.
+// Sums: float has 24 >= 2p + 2 bits for p = 11 and 8, so rounding to float first does no harm (Figueroa, "When is double rounding innocuous?", 1995), and sums
+// that are subnormal in the narrow format are exact.
 struct Add {
   template <class Format>
-  [[gnu::always_inline]] static float apply(float a, float b) { return a + b; }
+  [[gnu::always_inline]] static float apply(float a, float b) {
+    return a + b;
+  }
 };
 struct Subtract {
   template <class Format>
-  [[gnu::always_inline]] static float apply(float a, float b) { return a - b; }
-};
-
-// Products: exact in float for f16 (22 bits, no smaller than 2^-48). Those of bf16 may be below the range of float, but not of double.
-struct Multiply {
-  template <class Format>
-  [[gnu::always_inline]] static auto apply(float a, float b) {
-    if constexpr (std::is_same_v<Format, F16>) return a * b;
-    else return static_cast<double>(a) * static_cast<double>(b);
+  [[gnu::always_inline]] static float apply(float a, float b) {
+    return a - b;
   }
 };
 
-// The product is exact in double. A sum that is not exact matters only if its larger operand lies halfway between two numbers of the format, so is a product. For
-// f16 such a product would exceed 2^28, since addends are multiples of 2^-24: infinity either way. For bf16 it happens; hence the error term.
+// Products have 22 bits for f16, no lower than 2^-48: exact in float. Those of bf16 have 16 bits: exact too, or below 2^-134, a half of the least number, and
+// then zero either way.
+struct Multiply {
+  template <class Format>
+  [[gnu::always_inline]] static float apply(float a, float b) {
+    return a * b;
+  }
+};
+
+// The product is exact in double. A sum that is not exact matters only if its larger operand lies halfway between two numbers of the format, so is a product.
+// For f16 such a product would exceed 2^28, since addends are multiples of 2^-24: infinity either way. For bf16 it happens; hence the error term.
 struct FusedMultiplyAdd {
   template <class Format>
   [[gnu::always_inline]] static double apply(float a, float b, float c) {
@@ -97,7 +101,8 @@ void read_operands(Decoder& decoder, Ins& ins, ptx::Type type, std::size_t sourc
 
 template <class Op, class Format, bool pair>
 Run arithmetic_run(After after, bool ftz) {
-  static constexpr bool fma = requires { Op::template apply<Format>(0.0f, 0.0f, 0.0f); }, f16 = std::is_same_v<Format, F16>;
+  static constexpr bool fma = requires { Op::template apply<Format>(0.0f, 0.0f, 0.0f); }
+  , f16 = std::is_same_v<Format, F16>;
   static constexpr Run plain = run_arithmetic<Op, Format, pair, After::nothing, false>;
   // Of the three, only fma has .relu; only f16 has .ftz and .sat.
   if constexpr (fma) {
@@ -106,7 +111,8 @@ Run arithmetic_run(After after, bool ftz) {
       if (after == After::relu) return run_arithmetic<Op, Format, pair, After::relu, true>;
   }
   if constexpr (f16) {
-    if (after == After::saturate) return ftz ? run_arithmetic<Op, Format, pair, After::saturate, true> : run_arithmetic<Op, Format, pair, After::saturate, false>;
+    if (after == After::saturate)
+      return ftz ? run_arithmetic<Op, Format, pair, After::saturate, true> : run_arithmetic<Op, Format, pair, After::saturate, false>;
     if (ftz) return run_arithmetic<Op, Format, pair, After::nothing, true>;
   }
   return plain;
@@ -135,7 +141,7 @@ void decode_rounding(Decoder& decoder, Ins& ins, std::size_t sources) {
 template <bool pair>
 [[gnu::flatten]] void run_sign(Warp& warp, const Ins& ins, Mask active) {
   const bool absolute = ins.aux != 0, ftz = ins.aux2 != 0;
-  const auto f = [absolute, ftz](std::uint32_t x) __attribute__((always_inline)) {
+  const auto f = [ absolute, ftz ](std::uint32_t x) __attribute__((always_inline)) {
     const std::uint32_t flushed = ftz ? F16::flush(x) : x;
     return absolute ? flushed & 0x7fffu : flushed ^ 0x8000u;
   };
@@ -158,7 +164,9 @@ template <class Format, bool maximum, bool nan, bool xorsign>
 [[gnu::always_inline]] inline std::uint32_t extreme(std::uint32_t x, std::uint32_t y) {
   const std::uint32_t sign = xorsign ? (x ^ y) & 0x8000u : 0;
   const std::uint32_t a = xorsign ? x & 0x7fffu : x, b = xorsign ? y & 0x7fffu : y;
-  const auto key = [](std::uint32_t v) __attribute__((always_inline)) { return (v & 0x8000u) != 0 ? -static_cast<std::int32_t>(v & 0x7fffu) - 1 : static_cast<std::int32_t>(v); };
+  const auto key = [](std::uint32_t v) __attribute__((always_inline)) {
+    return (v & 0x8000u) != 0 ? -static_cast<std::int32_t>(v & 0x7fffu) - 1 : static_cast<std::int32_t>(v);
+  };
   const std::uint32_t picked = (key(a) < key(b)) != maximum ? a : b;
   const bool a_nan = Format::is_nan(a), b_nan = Format::is_nan(b);
   const std::uint32_t number = a_nan ? b : b_nan ? a : picked;

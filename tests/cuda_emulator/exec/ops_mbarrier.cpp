@@ -2,6 +2,8 @@
 //
 // The 64 bits of an mbarrier are opaque to programs. Here: bits 0-19 arrivals expected per phase, 20-39 arrivals still missing, 40-61 bytes still missing (biased), 63
 // the parity of the phase that is going on.
+#include <algorithm>
+
 #include "check/race.h"
 #include "exec/async.h"
 #include "exec/lanes.h"
@@ -117,12 +119,13 @@ void arrive_form(Warp& warp, const Ins& ins, Mask active) {
       word = pack(s);
       if ((ins.extra & kOnlyExpect) != 0) return;
     }
+    const std::uint32_t count = (ins.extra & kHasCount) != 0 ? value : 1;
     if ((ins.extra & kDrop) != 0) {
       State s = unpack(word);
-      s.expected -= 1;
+      s.expected -= std::min(s.expected, count);
       word = pack(s);
     }
-    arrive(warp, lane, word, (ins.extra & kHasCount) != 0 ? value : 1);
+    arrive(warp, lane, word, count);
   });
 }
 

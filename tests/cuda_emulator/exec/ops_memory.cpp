@@ -1,5 +1,6 @@
 // ld, ldu, st, prefetch: between registers and memory.
 #include <algorithm>
+#include <bit>
 
 #include "exec/context.h"
 #include "exec/interleave.h"
@@ -102,6 +103,7 @@ void load_kernel_param(Warp& warp, const Ins& ins, Mask active, const std::uint6
       report(warp, FindingKind::out_of_bounds, lane, offset[lane], "read past the end of the kernel's parameters", 700);
       throw KernelFault{700};
     }
+    if (offset[lane] % (B * V) != 0) report(warp, FindingKind::misaligned, lane, offset[lane], "misaligned read of the kernel's parameters", 716);
   });
   for (int lane = 0; lane < kLanes; ++lane) resolved.pointer[lane] = const_cast<std::uint8_t*>(&params[offset[(active >> lane & 1u) != 0 ? lane : first]]);
   move_in<B, V, R, Signed>(warp, ins, active, resolved);
@@ -117,11 +119,16 @@ void load_from(Warp& warp, const Ins& ins, Window window, Mask active, const std
   move_in<B, V, R, Signed>(warp, ins, active, resolved);
 }
 
+// What an ordered load of a single lane takes from the budget of its warp.
+constexpr std::uint32_t kLookCost = 500;
+
 template <int B, int V, int R, bool Signed>
 void load(Warp& warp, const Ins& ins, Mask active) {
   std::uint64_t address[kLanes];
   lane_addresses(warp, ins, address);
   const auto window = static_cast<Window>(ins.aux);
+  // One lane that looks at what others write probably waits for them: a few looks are enough for a turn.
+  if (order_of(ins) != Access::Order::weak && std::has_single_bit(active) && warp.budget > kLookCost) warp.budget -= kLookCost;
   if (window != Window::generic) return load_from<B, V, R, Signed>(warp, ins, window, active, address);
   sort_generic(address, active, [&](Window w, Mask lanes, const std::uint64_t* a) { load_from<B, V, R, Signed>(warp, ins, w, lanes, a); });
 }
@@ -131,7 +138,7 @@ void load_param(Warp& warp, const Ins& ins, Mask active) {
   if ((ins.a & kConstantBank) != 0) {
     // Usual: one parameter, named by its address.
     const std::uint64_t at = *warp.lanes<std::uint64_t>(ins.a) + static_cast<std::uint64_t>(ins.imm);
-    if (at <= warp.launch->params.size() && at + B * V <= warp.launch->params.size()) {
+    if (at % (B * V) == 0 && at <= warp.launch->params.size() && at + B * V <= warp.launch->params.size()) {
       Resolved resolved;
       resolved.uniform = true;
       resolved.pointer[0] = const_cast<std::uint8_t*>(&warp.launch->params[at]);
@@ -277,10 +284,46 @@ void take_cache_hints(Decoder& decoder) {
   }
 }
 
+// Orders, caches and spaces that do not go together.
+void check_modifiers(Decoder& decoder) {
+  const auto& modifiers = decoder.source.modifiers;
+  const auto find = [&](std::initializer_list<std::string_view> words) -> std::string_view {
+    for (const auto& modifier : modifiers)
+      for (const std::string_view word : words) if (modifier == word) return word;
+    return {};
+  };
+  const auto refuse = [&](std::string_view modifier, const std::string& where) { if (!modifier.empty()) decoder.fail("." + std::string(modifier) + " is not allowed " + where); };
+  const bool store = decoder.source.opcode == "st";
+  refuse(store ? find({"acquire", "acq_rel", "nc", "ca", "lu", "cv", "L2::64B", "L2::128B", "L2::256B"}) : find({"release", "acq_rel", "wb", "wt"}), "here");
+  const std::string_view order = find({"volatile", "relaxed", "acquire", "release"}), cache = find({"ca", "cg", "cs", "lu", "cv", "wb", "wt"});
+  const std::string_view eviction = find({"L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last", "L1::no_allocate"});
+  if (!order.empty() && order != "volatile" && find({"cta", "cluster", "gpu", "sys"}).empty()) decoder.fail("." + std::string(order) + " needs a scope");
+  if (!find({"mmio"}).empty() && order != "relaxed") decoder.fail(".mmio needs .relaxed");
+  if (!order.empty()) refuse(find({"local", "const", "param", "nc"}), "with ." + std::string(order));
+  if (!order.empty()) refuse(cache, "with ." + std::string(order));
+  if (order == "volatile" || !cache.empty()) refuse(eviction, "with ." + std::string(order.empty() ? cache : order));
+  if (!find({"nc"}).empty() && find({"global"}).empty()) decoder.fail(".nc needs .global");
+  if (!eviction.empty()) refuse(find({"shared", "shared::cta", "shared::cluster", "local", "const", "param"}), "with ." + std::string(eviction));
+  if (decoder.source.opcode == "ldu") {
+    refuse(order, "here");
+    refuse(cache, "here");
+    refuse(find({"nc", "shared", "shared::cta", "shared::cluster", "local", "const", "param"}), "here");
+  }
+}
+
+bool is_plain(ptx::Type type) {
+  using ptx::Type;
+  for (const Type plain : {Type::b8, Type::u8, Type::s8, Type::b16, Type::u16, Type::s16, Type::b32, Type::u32, Type::s32, Type::f32, Type::b64, Type::u64, Type::s64, Type::f64})
+    if (type == plain) return true;
+  return false;
+}
+
 Form decode_form(Decoder& decoder, Ins& ins) {
   Form form{};
+  check_modifiers(decoder);
+  const bool mmio = decoder.take("mmio");
   ins.aux2 = decode_order(decoder);
-  if (ins.aux2 == 0) decoder.take("mmio");
+  if (mmio && ins.aux2 == 0) decoder.fail(".mmio needs .relaxed");
   form.window = decode_window(decoder);
   take_cache_hints(decoder);
   if (decoder.take("nc")) take_cache_hints(decoder);
@@ -288,7 +331,7 @@ Form decode_form(Decoder& decoder, Ins& ins) {
   const ptx::Type type = decoder.type();
   form.bytes = ptx::bytes_of(type);
   form.sign = type == ptx::Type::s8 || type == ptx::Type::s16 || type == ptx::Type::s32 || type == ptx::Type::s64;
-  if (form.bytes == 0) decoder.fail("predicates cannot be loaded or stored");
+  if (!is_plain(type)) decoder.fail(std::string(ptx::name_of(type)) + " cannot be loaded or stored");
   if (form.bytes * form.count > 16) decoder.fail("more than 16 bytes per lane");
   ins.aux = static_cast<std::uint16_t>(form.window);
   return form;

@@ -102,6 +102,7 @@ bool decode_special_move(Decoder& decoder, Ins& ins, Type type) {
 bool decode_packing(Decoder& decoder, Ins& ins, Type type) {
   const bool packing = decoder.operand(1).kind == Operand::Kind::vector, unpacking = decoder.operand(0).kind == Operand::Kind::vector;
   if (packing == unpacking) return false;
+  if (type != Type::b16 && type != Type::b32 && type != Type::b64) decoder.fail("vectors are moved as .b16, .b32 or .b64");
   const Operand& parts = decoder.operand(packing ? 1 : 0);
   const int whole = ptx::bytes_of(type), part = whole / static_cast<int>(parts.elements.size());
   if (packing) {

@@ -13,7 +13,7 @@ namespace {
 template <class F, bool ftz>
 [[gnu::always_inline]] inline float approximate(float operand) {
   constexpr bool is_one = std::is_same_v<F, Exp2>;  // 2 to a subnormal, flushed or not
-  const float x = flush_if<ftz && !is_one>(operand);
+  const float x = flush_if < ftz && !is_one > (operand);
   if constexpr (requires { F::quick(x); }) return flush_if<ftz>(canonical(F::quick(x)));
   else return unless_nan(x, flush_if<ftz>(static_cast<float>(F::value(x))));
 }
@@ -21,7 +21,8 @@ template <class F, bool ftz>
 /// Lanes that need the host's function; `x` is what the lanes held before.
 template <class F>
 void repair_beyond(float* d, const float* x, Mask active) {
-  const Mask large = mask_of(active, [](float v) { return std::fabs(v) > F::limit && std::fabs(v) < HUGE_VALF; }, x);
+  const Mask large = mask_of(
+      active, [](float v) { return std::fabs(v) > F::limit && std::fabs(v) < HUGE_VALF; }, x);
   each_lane(large, [&](int lane) { d[lane] = static_cast<float>(F::beyond(static_cast<double>(x[lane]))); });
 }
 
@@ -95,24 +96,27 @@ double approximate_f64(double operand, std::uint64_t seed) {
 template <class F, Low low>
 void run_approximate_f64(Warp& warp, const Ins& ins, Mask active) {
   const std::uint64_t seed = options().noise ? options().seed | 1 : 0;
-  map_lanes(active, warp.lanes<double>(ins.d), [seed](double x) { return approximate_f64<F, low>(x, seed); }, warp.lanes<double>(ins.a));
+  map_lanes(
+      active, warp.lanes<double>(ins.d), [seed](double x) { return approximate_f64<F, low>(x, seed); }, warp.lanes<double>(ins.a));
 }
 
 // ---- rounded ----
 
 template <class F, bool ftz>
 [[gnu::flatten]] void run_rounded_f32(Warp& warp, const Ins& ins, Mask active) {
-  map_lanes(active, warp.lanes<float>(ins.d),
-            [](float operand) {
-              const float x = flush_if<ftz>(operand);
-              return flush_if<ftz>(canonical(F::quick(x)));
-            },
-            warp.lanes<float>(ins.a));
+  map_lanes(
+      active, warp.lanes<float>(ins.d),
+      [](float operand) {
+        const float x = flush_if<ftz>(operand);
+        return flush_if<ftz>(canonical(F::quick(x)));
+      },
+      warp.lanes<float>(ins.a));
 }
 
 template <class F>
 [[gnu::flatten]] void run_rounded_f64(Warp& warp, const Ins& ins, Mask active) {
-  map_lanes(active, warp.lanes<double>(ins.d), [](double x) { return F::value(x); }, warp.lanes<double>(ins.a));
+  map_lanes(
+      active, warp.lanes<double>(ins.d), [](double x) { return F::value(x); }, warp.lanes<double>(ins.a));
 }
 
 /// rcp and sqrt: .rn, .rz, .rm, .rp.

@@ -37,7 +37,7 @@ void shfl(Warp& warp, const Ins& ins, Mask active) {
   U32 from[kLanes];
   std::memcpy(from, warp.lanes<U32>(ins.a), sizeof from);
   U32* d = warp.lanes<U32>(ins.d);
-  Mask inside = 0, bad = 0;
+  Mask inside = 0;
   U32 results[kLanes];
   each_lane(ready, [&](int lane) {
     U32 source = 0;
@@ -45,11 +45,9 @@ void shfl(Warp& warp, const Ins& ins, Mask active) {
     // What a lane outside of the member mask, or one that is not here, would give is undefined.
     const bool there = (ready >> source & 1u) != 0 && (members[lane] >> source & 1u) != 0;
     results[lane] = there ? from[source] : ~0u;
-    bad |= static_cast<Mask>(!there) << lane;
   });
   each_lane(ready, [&](int lane) { d[lane] = results[lane]; });
   set_predicate(warp, ins.e, ready, inside);
-  warp.stray_shuffles += static_cast<std::uint64_t>(__builtin_popcount(bad));
 }
 
 void decode_shfl(Decoder& decoder, Ins& ins) {

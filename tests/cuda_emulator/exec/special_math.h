@@ -5,9 +5,9 @@
 
 #include "exec/float_math.h"
 
-/// The approximate functions, in double and without branches, so that loops over lanes become vector instructions; a NaN operand gives anything. `value` is within 2^-33 of the exact value,
-/// relatively, so that a float rounded from it is the correctly rounded one in all but a few of a thousand cases. `noisy` deviates from it by at most what
-/// the PTX ISA allows, less what rounding to the destination adds; u is in [-1, 1].
+/// The approximate functions, in double and without branches, so that loops over lanes become vector instructions; a NaN operand gives anything. `value` is
+/// within 2^-33 of the exact value, relatively, so that a float rounded from it is the correctly rounded one in all but a few of a thousand cases. `noisy`
+/// deviates from it by at most what the PTX ISA allows, less what rounding to the destination adds; u is in [-1, 1].
 namespace emulator {
 
 namespace special {
@@ -18,13 +18,14 @@ inline constexpr double kShift = 0x1.8p52;  // adding it to a number below 2^51 
 template <std::size_t n>
 [[gnu::always_inline]] inline double polynomial(const double (&coefficients)[n], double x) {
   double p = coefficients[n - 1];
-  [&]<std::size_t... i>(std::index_sequence<i...>) { ((p = __builtin_fma(p, x, coefficients[n - 2 - i])), ...); }(std::make_index_sequence<n - 1>());
+  [&]<std::size_t... i>(std::index_sequence<i...>) { ((p = __builtin_fma(p, x, coefficients[n - 2 - i])), ...); }
+  (std::make_index_sequence<n - 1>());
   return p;
 }
 
 /// 2^x for |x| <= 1000, relative error 2^-34.
 [[gnu::always_inline]] inline double exp2(double x) {
-  static constexpr double kCoefficients[] = {0x1.ffffffffa7134p-1, 0x1.62e42fef9cc64p-1, 0x1.ebfbe0aa03e5ap-3,  0x1.c6b08da70d53dp-5,
+  static constexpr double kCoefficients[] = {0x1.ffffffffa7134p-1, 0x1.62e42fef9cc64p-1,  0x1.ebfbe0aa03e5ap-3,  0x1.c6b08da70d53dp-5,
                                              0x1.3b29d8bb08993p-7, 0x1.5d877597b8d5ap-10, 0x1.446c79f169bc7p-13, 0x1.00c0e5263812dp-16};
   const double shifted = x + kShift;
   const double p = polynomial(kCoefficients, x - (shifted - kShift));
@@ -61,9 +62,9 @@ template <std::size_t n>
 
 struct Exp2 {
   [[gnu::always_inline]] static double value(float x) { return special::exp2(special::limit(x, 300)); }
-  static double noisy(double, double y, double u) { return special::relative(y, 0x1p-22 - 0x1p-24, u); }       // relative 2^-22
-  static double noisy_f16(double y, double u) { return special::relative(y, 0x1.125p-10 - 0x1p-11, u); }        // relative 2^-9.9
-  static double noisy_bf16(double y, double u) { return special::relative(y, 0x1p-7 - 0x1p-8, u); }            // relative 2^-7
+  static double noisy(double, double y, double u) { return special::relative(y, 0x1p-22 - 0x1p-24, u); }  // relative 2^-22
+  static double noisy_f16(double y, double u) { return special::relative(y, 0x1.125p-10 - 0x1p-11, u); }  // relative 2^-9.9
+  static double noisy_bf16(double y, double u) { return special::relative(y, 0x1p-7 - 0x1p-8, u); }       // relative 2^-7
 };
 
 struct Log2 {
@@ -115,19 +116,25 @@ struct Tanh {
 
 struct Reciprocal {
   template <class T>
-  [[gnu::always_inline]] static double value(T x) { return 1 / static_cast<double>(x); }
+  [[gnu::always_inline]] static double value(T x) {
+    return 1 / static_cast<double>(x);
+  }
   [[gnu::always_inline]] static float quick(float x) { return 1 / x; }
   static double noisy(double, double y, double u) { return special::relative(y, 0x1p-25, u); }  // 1 ulp, of which rounding takes a half
 };
 struct Root {
   template <class T>
-  [[gnu::always_inline]] static double value(T x) { return __builtin_sqrt(static_cast<double>(x)); }
+  [[gnu::always_inline]] static double value(T x) {
+    return __builtin_sqrt(static_cast<double>(x));
+  }
   [[gnu::always_inline]] static float quick(float x) { return __builtin_sqrtf(x); }
   static double noisy(double, double y, double u) { return special::relative(y, 0x1p-23 - 0x1p-24, u); }  // relative 2^-23
 };
 struct ReciprocalRoot {
   template <class T>
-  [[gnu::always_inline]] static double value(T x) { return 1 / __builtin_sqrt(static_cast<double>(x)); }
+  [[gnu::always_inline]] static double value(T x) {
+    return 1 / __builtin_sqrt(static_cast<double>(x));
+  }
   static double noisy(double, double y, double u) { return special::relative(y, 0x1.125p-23 - 0x1p-24, u); }  // relative 2^-22.9
 };
 

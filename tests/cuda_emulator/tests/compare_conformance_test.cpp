@@ -12,16 +12,28 @@ using exact::Format;
 
 struct Kind {
   std::string name;
-  char operand;        // of signatures
+  char operand;  // of signatures
   int bits;
   char family;         // 's', 'u', 'b', 'f'
   Format format = {};  // of 'f'
   bool pair = false;
 };
 const Kind kKinds[] = {
-    {"s16", 'h', 16, 's'}, {"u16", 'h', 16, 'u'}, {"b16", 'h', 16, 'b'}, {"s32", 'r', 32, 's'}, {"u32", 'r', 32, 'u'}, {"b32", 'r', 32, 'b'}, {"s64", 'd', 64, 's'},
-    {"u64", 'd', 64, 'u'}, {"b64", 'd', 64, 'b'}, {"f32", 'r', 32, 'f', exact::kF32}, {"f64", 'd', 64, 'f', exact::kF64}, {"f16", 'h', 16, 'f', exact::kF16},
-    {"bf16", 'h', 16, 'f', exact::kBf16}, {"f16x2", 'r', 32, 'f', exact::kF16, true}, {"bf16x2", 'r', 32, 'f', exact::kBf16, true},
+    {"s16", 'h', 16, 's'},
+    {"u16", 'h', 16, 'u'},
+    {"b16", 'h', 16, 'b'},
+    {"s32", 'r', 32, 's'},
+    {"u32", 'r', 32, 'u'},
+    {"b32", 'r', 32, 'b'},
+    {"s64", 'd', 64, 's'},
+    {"u64", 'd', 64, 'u'},
+    {"b64", 'd', 64, 'b'},
+    {"f32", 'r', 32, 'f', exact::kF32},
+    {"f64", 'd', 64, 'f', exact::kF64},
+    {"f16", 'h', 16, 'f', exact::kF16},
+    {"bf16", 'h', 16, 'f', exact::kBf16},
+    {"f16x2", 'r', 32, 'f', exact::kF16, true},
+    {"bf16x2", 'r', 32, 'f', exact::kBf16, true},
 };
 
 std::vector<std::string> relations(char family) {
@@ -47,7 +59,9 @@ bool holds(const std::string& relation, int order) {
 }
 
 template <class T>
-int order_of(T a, T b) { return a < b ? -1 : a > b ? 1 : a == b ? 0 : 2; }
+int order_of(T a, T b) {
+  return a < b ? -1 : a > b ? 1 : a == b ? 0 : 2;
+}
 
 int compare(const Kind& kind, bool ftz, std::uint64_t a, std::uint64_t b) {
   if (kind.family == 'f') {
@@ -130,7 +144,8 @@ std::string check_set(const Kind& kind, const std::string& relation, bool ftz, c
     return ((t & 1u) != 0 ? written.truth & 0xffffu : 0) | ((t & 2u) != 0 ? (written.truth & 0xffffu) << 16 : 0);
   };
   const std::string signature = std::string(1, written.operand) + "=" + two;
-  wrong += mismatches({"set." + relation + type, signature, one([=](const Row& in) { return value(truth(kind, relation, ftz, in[0], in[1])); })}, inputs(kind, false));
+  wrong += mismatches({"set." + relation + type, signature, one([=](const Row& in) { return value(truth(kind, relation, ftz, in[0], in[1])); })},
+                      inputs(kind, false));
   const auto anded = one([=](const Row& in) { return in[2] != 0 ? 0 : value(truth(kind, relation, ftz, in[0], in[1])); });
   wrong += mismatches({"set." + relation + ".and" + type + " %d0, %a0, %a1, !%a2;", signature + "p", anded}, inputs(kind, true));
   return wrong;
@@ -168,7 +183,8 @@ TEST_CASE("compare: set writes ones or 1.0 where the comparison holds") {
 TEST_CASE("compare: the predicate source may be a destination, and a destination may be nothing") {
   const Reference reference = [](const Row& in, Row& out) { out[0] = in[0] < in[1] && in[2] != 0, out[1] = in[0] >= in[1] && in[2] != 0; };
   const auto rows = inputs(kKinds[4], true);
-  CHECK(mismatches({"{ .reg .pred c; setp.ne.u32 c, 0, 1; and.pred c, c, %a2; setp.lt.and.u32 c|%d1, %a0, %a1, c; mov.pred %d0, c; }", "pp=rrp", reference}, rows) == "");
+  CHECK(mismatches({"{ .reg .pred c; setp.ne.u32 c, 0, 1; and.pred c, c, %a2; setp.lt.and.u32 c|%d1, %a0, %a1, c; mov.pred %d0, c; }", "pp=rrp", reference},
+                   rows) == "");
   const Reference only_q = [](const Row& in, Row& out) { out[0] = in[0] >= in[1]; };
   CHECK(mismatches({"setp.lt.u32 _|%d0, %a0, %a1;", "p=rr", only_q}, rows) == "");
 }

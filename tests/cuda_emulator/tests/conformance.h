@@ -17,9 +17,9 @@
 
 /// Runs one instruction form on tables of operands and compares with a reference: PTX text in, differences out.
 ///
-/// A form's `signature` names its operands, "results=inputs": h, r, d: 16, 32 and 64 bits; p: a predicate (0 or 1 in tables). The text is an opcode, whose operands
-/// are then written in this order ("add.rz.f32", "r=rr"; two predicate results become p|q), or whole statements ending in `;` that use the registers %d0, %d1, …
-/// for the results and %a0, %a1, … for the inputs ("selp.b32 %d0, %a0, %a1, %a2;"), and may declare more in a scope of their own.
+/// A form's `signature` names its operands, "results=inputs": h, r, d: 16, 32 and 64 bits; p: a predicate (0 or 1 in tables). The text is an opcode, whose
+/// operands are then written in this order ("add.rz.f32", "r=rr"; two predicate results become p|q), or whole statements ending in `;` that use the registers
+/// %d0, %d1, … for the results and %a0, %a1, … for the inputs ("selp.b32 %d0, %a0, %a1, %a2;"), and may declare more in a scope of their own.
 namespace emulator::conformance {
 
 inline constexpr std::size_t kMostOperands = 8;
@@ -122,7 +122,8 @@ inline std::string kernel_text(const Form& form, const std::string& name, Lanes 
   };
   declare(signature.results, "d");
   declare(signature.inputs, "a");
-  text += "  ld.param.u64 %in, [inputs];\n  ld.param.u64 %out, [outputs];\n  mov.u32 %thread, %tid.x;\n  mov.u32 %block, %ctaid.x;\n  mov.u32 %scratch, %ntid.x;\n";
+  text +=
+      "  ld.param.u64 %in, [inputs];\n  ld.param.u64 %out, [outputs];\n  mov.u32 %thread, %tid.x;\n  mov.u32 %block, %ctaid.x;\n  mov.u32 %scratch, %ntid.x;\n";
   text += "  mad.lo.u32 %thread, %block, %scratch, %thread;\n";
   text += "  mul.wide.u32 %cell, %thread, " + std::to_string(8 * signature.inputs.size()) + ";\n  add.u64 %in, %in, %cell;\n";
   text += "  mul.wide.u32 %cell, %thread, " + std::to_string(8 * signature.results.size()) + ";\n  add.u64 %out, %out, %cell;\n";
@@ -182,12 +183,16 @@ inline std::string differences(const Form& form, const std::vector<Row>& rows, c
     for (std::size_t k = 0; k < signature.results.size(); ++k) got[k] = Signature::cut(signature.results[k], results[i * signature.results.size() + k]);
     const bool runs = !only_even || i % 2 == 0;
     if (runs) form.reference(in, expected);
-    for (std::size_t k = 0; k < signature.results.size(); ++k) expected[k] = runs ? Signature::cut(signature.results[k], expected[k]) : before(signature.results[k]);
+    for (std::size_t k = 0; k < signature.results.size(); ++k)
+      expected[k] = runs ? Signature::cut(signature.results[k], expected[k]) : before(signature.results[k]);
     if (runs && form.accept ? form.accept(in, expected, got) : expected == got) continue;
-    if (++wrong <= 3) first += "\n    inputs " + row_text(in, signature.inputs.size()) + ": expected " + row_text(expected, signature.results.size()) + ", found " + row_text(got, signature.results.size()) + (runs ? "" : " (lane switched off)");
+    if (++wrong <= 3)
+      first += "\n    inputs " + row_text(in, signature.inputs.size()) + ": expected " + row_text(expected, signature.results.size()) + ", found " +
+               row_text(got, signature.results.size()) + (runs ? "" : " (lane switched off)");
   }
   if (wrong == 0) return "";
-  return form.text + ": " + std::to_string(wrong) + " of " + std::to_string(rows.size()) + " rows differ" + (only_even ? " with odd lanes switched off" : "") + first + "\n";
+  return form.text + ": " + std::to_string(wrong) + " of " + std::to_string(rows.size()) + " rows differ" + (only_even ? " with odd lanes switched off" : "") +
+         first + "\n";
 }
 
 inline std::string run(const Form& form, const LoadedModule& module, const char* name, const std::vector<Row>& rows, bool only_even) {
@@ -208,7 +213,8 @@ inline std::string run(const Form& form, const LoadedModule& module, const char*
   LaunchConfig config;
   config.block[0] = kThreads;
   config.grid[0] = static_cast<std::uint32_t>(rows.size() / kThreads);
-  if (const int error = run_kernel(*kernel, config, params).error; error != 0) return form.text + ": the kernel failed with error " + std::to_string(error) + "\n";
+  if (const int error = run_kernel(*kernel, config, params).error; error != 0)
+    return form.text + ": the kernel failed with error " + std::to_string(error) + "\n";
   return differences(form, rows, outputs.host, only_even);
 }
 
@@ -219,7 +225,8 @@ inline std::string mismatches(const Form& form, std::vector<Row> rows) {
   const std::string text = module_text(form);
   if (const char* folder = std::getenv("CONFORMANCE_DUMP"); folder != nullptr) {
     std::string file = form.text.substr(0, 60) + "-" + std::to_string(std::hash<std::string>()(text) % 100000);
-    std::replace_if(file.begin(), file.end(), [](char c) { return c == ' ' || c == '/' || c == ';' || c == '\n'; }, '_');
+    std::replace_if(
+        file.begin(), file.end(), [](char c) { return c == ' ' || c == '/' || c == ';' || c == '\n'; }, '_');
     if (std::FILE* out = std::fopen((std::string(folder) + "/" + file + ".ptx").c_str(), "w"); out != nullptr) {
       std::fputs(text.c_str(), out);
       std::fclose(out);

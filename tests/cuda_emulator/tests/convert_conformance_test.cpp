@@ -18,7 +18,8 @@ struct Kind {
   char family;  // 's', 'u', 'f'
   Format format = {};
 };
-const Kind kIntegers[] = {{"s8", 8, 's'}, {"u8", 8, 'u'}, {"s16", 16, 's'}, {"u16", 16, 'u'}, {"s32", 32, 's'}, {"u32", 32, 'u'}, {"s64", 64, 's'}, {"u64", 64, 'u'}};
+const Kind kIntegers[] = {{"s8", 8, 's'},   {"u8", 8, 'u'},   {"s16", 16, 's'}, {"u16", 16, 'u'},
+                          {"s32", 32, 's'}, {"u32", 32, 'u'}, {"s64", 64, 's'}, {"u64", 64, 'u'}};
 const Kind kFloats[] = {{"f16", 16, 'f', exact::kF16}, {"bf16", 16, 'f', exact::kBf16}, {"f32", 32, 'f', exact::kF32}, {"f64", 64, 'f', exact::kF64}};
 
 const char* const kRoundings[] = {"rn", "rz", "rm", "rp"};
@@ -53,7 +54,8 @@ std::vector<std::uint64_t> integers() {
   std::vector<std::uint64_t> values = {0, 1, 2, 5};
   for (const int bits : {7, 8, 11, 15, 16, 24, 31, 32, 53, 63}) {
     const std::uint64_t power = std::uint64_t(1) << bits;
-    for (const std::uint64_t x : {power - 1, power, power + 1, power + (power >> 8), power + (power >> 8) + 1, power + (power >> 11), power + (power >> 24) + 1, power + (power >> 53) + 1})
+    for (const std::uint64_t x : {power - 1, power, power + 1, power + (power >> 8), power + (power >> 8) + 1, power + (power >> 11), power + (power >> 24) + 1,
+                                  power + (power >> 53) + 1})
       values.insert(values.end(), {x, 0 - x});
   }
   return values;
@@ -69,11 +71,15 @@ const std::vector<Row>& integer_rows() {
 
 std::vector<Row> float_rows(Format f, std::size_t count = 1) {
   const std::uint64_t one = static_cast<std::uint64_t>(f.bias()) << f.fraction_bits, normal = std::uint64_t(1) << f.fraction_bits;
-  std::vector<std::uint64_t> positive = {0, 1, 2, 3, normal - 1, normal, normal + 1, one - 1, one, one + 1, f.infinity() - 1, f.infinity(), f.infinity() + 1, f.nan()};
+  std::vector<std::uint64_t> positive = {
+      0, 1, 2, 3, normal - 1, normal, normal + 1, one - 1, one, one + 1, f.infinity() - 1, f.infinity(), f.infinity() + 1, f.nan()};
   // Numbers at and next to the borders of integer types and of narrower formats, and halves.
-  for (const double x : {0.25, 0.5, 0.75, 1.5, 2.5, 3.5, 127.0, 127.5, 128.0, 255.0, 255.5, 256.0, 448.0, 464.0, 480.0, 32767.5, 32768.0, 57344.0, 61440.0, 65504.0, 65519.0, 65520.0, 65535.5, 65536.0,
-                         0x1p31 - 1, 0x1p31, 0x1p32 - 1, 0x1p32, 0x1p63, 0x1p64, 0x1p-9, 0x1p-10, 0x1p-14, 0x1p-16, 0x1p-17, 0x1p-24, 0x1p-25, 0x1.8p-24, 0x1p-133, 0x1p-134, 0x1p-126, 0x1p-149,
-                         0x1.fep127, 0x1.ffp127, 0x1.fffffep127, 0x1.ffffffp127, 0x1.01p0, 0x1.03p0, 0x1.002p0, 0x1.006p0, 0x1.08p0, 0x1.18p0, 0x1.001p0, 0x1.003p0}) {
+  for (const double x :
+       {0.25,       0.5,       0.75,       1.5,      2.5,       3.5,      127.0,      127.5,      128.0,          255.0,          255.5,    256.0,
+        448.0,      464.0,     480.0,      32767.5,  32768.0,   57344.0,  61440.0,    65504.0,    65519.0,        65520.0,        65535.5,  65536.0,
+        0x1p31 - 1, 0x1p31,    0x1p32 - 1, 0x1p32,   0x1p63,    0x1p64,   0x1p-9,     0x1p-10,    0x1p-14,        0x1p-16,        0x1p-17,  0x1p-24,
+        0x1p-25,    0x1.8p-24, 0x1p-133,   0x1p-134, 0x1p-126,  0x1p-149, 0x1.fep127, 0x1.ffp127, 0x1.fffffep127, 0x1.ffffffp127, 0x1.01p0, 0x1.03p0,
+        0x1.002p0,  0x1.006p0, 0x1.08p0,   0x1.18p0, 0x1.001p0, 0x1.003p0}) {
     const std::uint64_t bits = exact::encode(f, x, Mode::zero);
     positive.insert(positive.end(), {bits - (bits != 0), bits, bits + 1});
   }
@@ -194,8 +200,8 @@ TEST_CASE("convert: floats become integers in each rounding, clamped, with the d
         }
       }
       const auto reference = one([=](const Row& in) { return clamped(to, from, integral(input(from, false, in[0]), 1)); });
-      const char wide = from.name == "bf16" ? 'h' : 'd';
-      CHECK(mismatches({"cvt.rzi." + to.name + "." + from.name, signature('d', wide), reference}, rows) == "");
+      if (is_bf16(to, from)) continue;  // takes no wider registers
+      CHECK(mismatches({"cvt.rzi." + to.name + "." + from.name, signature('d', 'd'), reference}, rows) == "");
     }
   }
 }
@@ -215,7 +221,8 @@ TEST_CASE("convert: floats become other floats with one rounding in each mode") 
               if (to.name == from.name && !sat) return flushed_input(from, ftz, in[0]);
               return output(to, ftz, sat, exact::encode(to.format, input(from, ftz, in[0]), kModes[mode]));
             });
-            const std::string text = std::string("cvt") + (rounds ? std::string(".") + kRoundings[mode] : "") + (ftz ? ".ftz" : "") + (sat ? ".sat." : ".") + to.name + "." + from.name;
+            const std::string text = std::string("cvt") + (rounds ? std::string(".") + kRoundings[mode] : "") + (ftz ? ".ftz" : "") + (sat ? ".sat." : ".") +
+                                     to.name + "." + from.name;
             CHECK(mismatches({text, signature(letter(to.bits), letter(from.bits)), reference, any_nan(to)}, rows) == "");
           }
         }
@@ -229,7 +236,8 @@ TEST_CASE("convert: floats are rounded to integral floats") {
     for (std::size_t mode = 0; mode < 4; ++mode) {
       for (const bool ftz : {false, true}) {
         if (ftz && kind.name != "f32") continue;
-        const auto reference = one([=](const Row& in) { return exact::encode(kind.format, integral(input(kind, ftz, in[0]), mode), Mode::nearest) | (in[0] & kind.format.sign()); });
+        const auto reference = one(
+            [=](const Row& in) { return exact::encode(kind.format, integral(input(kind, ftz, in[0]), mode), Mode::nearest) | (in[0] & kind.format.sign()); });
         const std::string text = std::string("cvt.") + kIntegral[mode] + (ftz ? ".ftz." : ".") + kind.name + "." + kind.name;
         CHECK(mismatches({text, signature(letter(kind.bits), letter(kind.bits)), reference, any_nan(kind)}, float_rows(kind.format)) == "");
       }
@@ -265,7 +273,8 @@ TEST_CASE("convert: .relu and .satfinite of f16 and bf16, alone and in pairs") {
       const std::string modifiers = std::string(zero ? ".rz" : ".rn") + (relu ? ".relu" : "") + (satfinite ? ".satfinite." : ".");
       const auto single = one([=](const Row& in) { return narrowed(to.format, in[0], mode, relu, satfinite); });
       CHECK(mismatches({"cvt" + modifiers + to.name + ".f32", "h=r", single}, float_rows(exact::kF32)) == "");
-      const auto pair = one([=](const Row& in) { return narrowed(to.format, in[0], mode, relu, satfinite) << 16 | narrowed(to.format, in[1], mode, relu, satfinite); });
+      const auto pair =
+          one([=](const Row& in) { return narrowed(to.format, in[0], mode, relu, satfinite) << 16 | narrowed(to.format, in[1], mode, relu, satfinite); });
       CHECK(mismatches({"cvt" + modifiers + to.name + "x2.f32", "r=rr", pair}, float_rows(exact::kF32, 2)) == "");
     }
   }
@@ -280,7 +289,8 @@ TEST_CASE("convert: tf32 keeps ten bits of the fraction") {
         if (exact::kF32.is_nan(in[0])) return 0x7fffffffu;
         return narrowed(exact::kTf32, in[0], mode, relu, satfinite) << 13;
       });
-      CHECK(mismatches({"cvt." + rounding + (satfinite ? ".satfinite" : "") + (relu ? ".relu" : "") + ".tf32.f32", "r=r", reference}, float_rows(exact::kF32)) == "");
+      CHECK(mismatches({"cvt." + rounding + (satfinite ? ".satfinite" : "") + (relu ? ".relu" : "") + ".tf32.f32", "r=r", reference},
+                       float_rows(exact::kF32)) == "");
     }
   }
 }
@@ -289,17 +299,19 @@ TEST_CASE("convert: 8-bit floats saturate and come back exactly") {
   for (const Target& to : {Target{"e4m3x2", exact::kE4m3}, Target{"e5m2x2", exact::kE5m2}}) {
     for (const bool relu : {false, true}) {
       const std::string modifiers = relu ? ".relu." : ".";
-      const auto pair = one([=](const Row& in) {
-        return narrowed(to.format, in[0], Mode::nearest, relu, true) << 8 | narrowed(to.format, in[1], Mode::nearest, relu, true);
-      });
+      const auto pair = one(
+          [=](const Row& in) { return narrowed(to.format, in[0], Mode::nearest, relu, true) << 8 | narrowed(to.format, in[1], Mode::nearest, relu, true); });
       CHECK(mismatches({"cvt.rn.satfinite" + modifiers + to.name + ".f32", "h=rr", pair}, float_rows(exact::kF32, 2)) == "");
       const auto widened = [](std::uint64_t half) { return exact::encode(exact::kF32, exact::decode(exact::kF16, half), Mode::nearest); };
       const auto from_f16 = one([=](const Row& in) {
-        return narrowed(to.format, widened(in[0] >> 16), Mode::nearest, relu, true) << 8 | narrowed(to.format, widened(in[0] & 0xffffu), Mode::nearest, relu, true);
+        return narrowed(to.format, widened(in[0] >> 16), Mode::nearest, relu, true) << 8 |
+               narrowed(to.format, widened(in[0] & 0xffffu), Mode::nearest, relu, true);
       });
       CHECK(mismatches({"cvt.rn.satfinite" + modifiers + to.name + ".f16x2", "h=r", from_f16}, random_rows(100000)) == "");
       const auto back = one([=](const Row& in) {
-        const auto element = [&](std::uint64_t bits) { return narrowed(exact::kF16, exact::encode(exact::kF32, exact::decode(to.format, bits), Mode::nearest), Mode::nearest, relu, false); };
+        const auto element = [&](std::uint64_t bits) {
+          return narrowed(exact::kF16, exact::encode(exact::kF32, exact::decode(to.format, bits), Mode::nearest), Mode::nearest, relu, false);
+        };
         return element(in[0] >> 8) << 16 | element(in[0] & 0xffu);
       });
       std::vector<Row> all(65536);
@@ -310,7 +322,8 @@ TEST_CASE("convert: 8-bit floats saturate and come back exactly") {
 }
 
 TEST_CASE("convert: pack saturates two integers and shifts a third above them") {
-  for (const Kind& to : {Kind{"s16", 16, 's'}, Kind{"u16", 16, 'u'}, Kind{"s8", 8, 's'}, Kind{"u8", 8, 'u'}, Kind{"s4", 4, 's'}, Kind{"u4", 4, 'u'}, Kind{"s2", 2, 's'}, Kind{"u2", 2, 'u'}}) {
+  for (const Kind& to : {Kind{"s16", 16, 's'}, Kind{"u16", 16, 'u'}, Kind{"s8", 8, 's'}, Kind{"u8", 8, 'u'}, Kind{"s4", 4, 's'}, Kind{"u4", 4, 'u'},
+                         Kind{"s2", 2, 's'}, Kind{"u2", 2, 'u'}}) {
     const Kind s32{"s32", 32, 's'};
     const auto element = [=](std::uint64_t x) {
       const Wide value = std::min(std::max(value_of(s32, x), low_of(to)), high_of(to));
@@ -318,8 +331,11 @@ TEST_CASE("convert: pack saturates two integers and shifts a third above them") 
     };
     const bool three = to.bits < 16;
     const auto reference = one([=](const Row& in) { return element(in[1]) | element(in[0]) << to.bits | (three ? in[2] << (2 * to.bits) : 0); });
-    const std::vector<std::uint64_t> values = {0, 1, 2, 3, 7, 8, 15, 16, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 0x7fffffffu, 0x80000000u, 0xffff8000u, 0xffff7fffu, 0xffffff80u, 0xffffff7fu, 0xfffffff8u, 0xfffffffeu, 0xffffffffu};
-    CHECK(mismatches({"cvt.pack.sat." + to.name + ".s32" + (three ? ".b32" : ""), three ? "r=rrr" : "r=rr", reference}, crossed({values, values, {0, 0x12345678u}}, 1000)) == "");
+    const std::vector<std::uint64_t> values = {
+        0,     1,     2,     3,           7,           8,           15,          16,          127,         128,         255,         256,        32767,
+        32768, 65535, 65536, 0x7fffffffu, 0x80000000u, 0xffff8000u, 0xffff7fffu, 0xffffff80u, 0xffffff7fu, 0xfffffff8u, 0xfffffffeu, 0xffffffffu};
+    CHECK(mismatches({"cvt.pack.sat." + to.name + ".s32" + (three ? ".b32" : ""), three ? "r=rrr" : "r=rr", reference},
+                     crossed({values, values, {0, 0x12345678u}}, 1000)) == "");
   }
 }
 
@@ -338,6 +354,7 @@ TEST_CASE("convert: a form that the ISA does not have is refused") {
   CHECK(refusal("cvt.sat.s32.u16", "r=h") != "");
   CHECK(refusal("cvt.rn.sat.bf16.f32", "h=r") != "");
   CHECK(refusal("cvt.rn.bf16.f32", "r=r") != "");
+  CHECK(refusal("cvt.rzi.s32.bf16", "d=h") != "");
   CHECK(refusal("cvt.rn.bf16.s8", "h=h") != "");
   CHECK(refusal("cvt.rn.relu.ftz.f16.f32", "h=r") != "");
   CHECK(refusal("cvt.rni.ftz.s32.f16", "r=h") != "");

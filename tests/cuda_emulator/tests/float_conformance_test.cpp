@@ -17,8 +17,8 @@ const char* const kModeNames[] = {"rn", "rz", "rm", "rp"};
 std::vector<std::uint64_t> specials(Format f) {
   const std::uint64_t one = static_cast<std::uint64_t>(f.bias()) << f.fraction_bits, normal = std::uint64_t(1) << f.fraction_bits;
   std::vector<std::uint64_t> values;
-  for (const std::uint64_t positive : {std::uint64_t(0), std::uint64_t(1), normal - 1, normal, normal + 1, one - 1, one, one + 1, one + 2 * normal + normal / 2, 2 * one - 1,
-                                       f.infinity() - 1, f.infinity(), f.infinity() + 1, f.nan()}) {
+  for (const std::uint64_t positive : {std::uint64_t(0), std::uint64_t(1), normal - 1, normal, normal + 1, one - 1, one, one + 1, one + 2 * normal + normal / 2,
+                                       2 * one - 1, f.infinity() - 1, f.infinity(), f.infinity() + 1, f.nan()}) {
     values.push_back(positive);
     values.push_back(positive | f.sign());
   }
@@ -49,9 +49,7 @@ std::uint64_t finished(Format f, std::uint64_t bits, bool ftz, bool sat) {
 }
 
 /// Any NaN for f64: which payload survives is not documented.
-bool same_f64(const Row&, const Row& expected, const Row& got) {
-  return exact::kF64.is_nan(expected[0]) ? exact::kF64.is_nan(got[0]) : expected[0] == got[0];
-}
+bool same_f64(const Row&, const Row& expected, const Row& got) { return exact::kF64.is_nan(expected[0]) ? exact::kF64.is_nan(got[0]) : expected[0] == got[0]; }
 
 using Operation = std::uint64_t (*)(Format f, const double* x, Mode mode);
 
@@ -150,7 +148,8 @@ TEST_CASE("float: minimum and maximum treat NaN, signed zeros and .xorsign as do
   const auto rows = inputs(exact::kF32, 2, kRandom);
   for (int i = 0; i < 16; ++i) {
     const Extreme e{(i & 1) != 0, (i & 2) != 0, (i & 4) != 0, (i & 8) != 0};
-    const std::string name = std::string(e.maximum ? "max" : "min") + (e.ftz ? ".ftz" : "") + (e.nan ? ".NaN" : "") + (e.xorsign ? ".xorsign.abs" : "") + ".f32";
+    const std::string name =
+        std::string(e.maximum ? "max" : "min") + (e.ftz ? ".ftz" : "") + (e.nan ? ".NaN" : "") + (e.xorsign ? ".xorsign.abs" : "") + ".f32";
     CHECK(mismatches({name, "r=rr", one([e](const Row& in) { return extreme(exact::kF32, e, in[0], in[1]); })}, rows) == "");
   }
   for (const bool maximum : {false, true}) {

@@ -14,9 +14,9 @@ using exact::Mode;
 std::vector<std::uint64_t> specials(Format f) {
   const std::uint64_t one = static_cast<std::uint64_t>(f.bias()) << f.fraction_bits, normal = std::uint64_t(1) << f.fraction_bits;
   std::vector<std::uint64_t> values;
-  for (const std::uint64_t positive : {std::uint64_t(0), std::uint64_t(1), std::uint64_t(2), std::uint64_t(3), normal / 2, normal - 1, normal, normal + 1, one - 1, one, one + 1,
-                                       one + normal + normal / 2, one - (static_cast<std::uint64_t>(f.fraction_bits) + 1) * normal, one + 8 * normal + 5, f.infinity() - 1,
-                                       f.infinity(), f.infinity() + 1, f.nan()}) {
+  for (const std::uint64_t positive : {std::uint64_t(0), std::uint64_t(1), std::uint64_t(2), std::uint64_t(3), normal / 2, normal - 1, normal, normal + 1,
+                                       one - 1, one, one + 1, one + normal + normal / 2, one - (static_cast<std::uint64_t>(f.fraction_bits) + 1) * normal,
+                                       one + 8 * normal + 5, f.infinity() - 1, f.infinity(), f.infinity() + 1, f.nan()}) {
     values.push_back(positive);
     values.push_back(positive | f.sign());
   }
@@ -163,7 +163,8 @@ TEST_CASE("half: abs and neg change the sign bits alone") {
 TEST_CASE("half: ex2 and tanh of pairs are those of their halves") {
   const auto rows = inputs(exact::kF16, 1, 5000);
   const std::string split = "{ .reg .b16 low, high; mov.b32 {low, high}, %a0; OP.T low, low; OP.T high, high; mov.b32 %d1, {low, high}; OP.Tx2 %d0, %a0; }";
-  for (const auto& [op, type] : {std::pair<std::string, std::string>("ex2.approx", "f16"), {"ex2.approx.ftz", "bf16"}, {"tanh.approx", "f16"}, {"tanh.approx", "bf16"}}) {
+  for (const auto& [op, type] :
+       {std::pair<std::string, std::string>("ex2.approx", "f16"), {"ex2.approx.ftz", "bf16"}, {"tanh.approx", "f16"}, {"tanh.approx", "bf16"}}) {
     std::string text = split;
     for (std::size_t at; (at = text.find("OP")) != std::string::npos;) text.replace(at, 2, op);
     for (std::size_t at; (at = text.find(".T")) != std::string::npos;) text.replace(at, 2, "." + type);

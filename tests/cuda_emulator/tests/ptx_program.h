@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -33,6 +36,17 @@ inline std::string text_of(const Source& source) {
   text += "  mul.lo.u32 %thread, %thread, %unused; mov.u32 %unused, %tid.x; add.u32 %thread, %thread, %unused;\n";
   text += "  mad.wide.u32 %mine_in, %thread, " + std::to_string(8 * source.ins) + ", %in; mad.wide.u32 %mine, %thread, " + std::to_string(8 * source.outs) + ", %out;\n";
   return text + source.body + "\n  ret;\n}\n";
+}
+
+/// CONFORMANCE_DUMP=FOLDER writes every module there, for a look at whether ptxas takes it; those that must be refused have names that begin with "refused".
+inline void dump(const std::string& text, const char* kind) {
+  const char* folder = std::getenv("CONFORMANCE_DUMP");
+  if (folder == nullptr) return;
+  const std::string file = std::string(folder) + "/" + kind + "-" + std::to_string(std::hash<std::string>()(text)) + ".ptx";
+  if (std::FILE* out = std::fopen(file.c_str(), "w"); out != nullptr) {
+    std::fputs(text.c_str(), out);
+    std::fclose(out);
+  }
 }
 
 /// Memory of the device, all of it initialised unless it is told otherwise.
@@ -68,7 +82,9 @@ inline std::array<U64, 8> findings() {
 
 /// Results are 0 where nothing is written.
 inline Result run(const Source& source, const std::vector<U64>& rows, LaunchConfig config) {
-  const LoadedModule module(text_of(source));
+  const std::string text = text_of(source);
+  dump(text, "run");
+  const LoadedModule module(text);
   const Kernel* kernel = module.kernel("test");
   if (!info(*kernel).unsupported.empty()) throw std::runtime_error(info(*kernel).unsupported);
   const std::size_t threads = std::size_t{config.grid[0]} * config.grid[1] * config.grid[2] * config.block[0] * config.block[1] * config.block[2];
@@ -93,8 +109,16 @@ inline Result run(const Source& source, const std::vector<U64>& rows, U32 thread
 
 /// Why the kernel is refused; "" if it is taken.
 inline std::string refusal(const Source& source) {
-  const LoadedModule module(text_of(source));
-  return info(*module.kernel("test")).unsupported;
+  const std::string text = text_of(source);
+  try {
+    const LoadedModule module(text);
+    const std::string reason = info(*module.kernel("test")).unsupported;
+    dump(text, reason.empty() ? "run" : "refused");
+    return reason;
+  } catch (const std::exception& error) {
+    dump(text, "refused");
+    return error.what();
+  }
 }
 
 }  // namespace emulator::ptx_program

@@ -26,15 +26,22 @@ long double ulp(Format f, long double y) {
   return std::ldexp(1.0L, exponent);
 }
 
-Bound one_ulp() { return [](long double, long double y) { return ulp(exact::kF32, y); }; }
-Bound relative(double bound) { return [bound](long double, long double y) { return bound * std::fabs(y); }; }
-Bound absolute(double bound) { return [bound](long double, long double) { return bound; }; }
+Bound one_ulp() {
+  return [](long double, long double y) { return ulp(exact::kF32, y); };
+}
+Bound relative(double bound) {
+  return [bound](long double, long double y) { return bound * std::fabs(y); };
+}
+Bound absolute(double bound) {
+  return [bound](long double, long double) { return bound; };
+}
 
 /// Values of the ISA's tables and random ones; `low` to `high` are exponents of two between which most of the random magnitudes lie.
 std::vector<Row> operands(Format f, int low, int high, std::size_t count) {
   const std::uint64_t normal = std::uint64_t(1) << f.fraction_bits, one = static_cast<std::uint64_t>(f.bias()) << f.fraction_bits;
   std::vector<std::uint64_t> values;
-  for (const std::uint64_t positive : {std::uint64_t(0), std::uint64_t(1), normal - 1, normal, one - 1, one, one + 1, f.infinity() - 1, f.infinity(), f.infinity() + 1, f.nan()}) {
+  for (const std::uint64_t positive :
+       {std::uint64_t(0), std::uint64_t(1), normal - 1, normal, one - 1, one, one + 1, f.infinity() - 1, f.infinity(), f.infinity() + 1, f.nan()}) {
     values.push_back(positive);
     values.push_back(positive | f.sign());
   }
@@ -121,7 +128,9 @@ TEST_CASE("special: sin and cos are as exact as promised", "[approximate]") {
   CHECK(check("cos.approx.ftz.f32", exact::kF32, std::cos, sine_bound, 10, kWhole) == "");
 }
 
-TEST_CASE("special: tanh is as exact as promised", "[approximate]") { CHECK(check("tanh.approx.f32", exact::kF32, std::tanh, relative(0x1p-11), -14, 4) == ""); }
+TEST_CASE("special: tanh is as exact as promised", "[approximate]") {
+  CHECK(check("tanh.approx.f32", exact::kF32, std::tanh, relative(0x1p-11), -14, 4) == "");
+}
 
 TEST_CASE("special: ex2 and tanh of half precision are as exact as promised", "[approximate]") {
   CHECK(check("ex2.approx.f16", exact::kF16, std::exp2, relative(0x1.126p-10), -10, 4) == "");
