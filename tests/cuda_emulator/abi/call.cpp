@@ -5,8 +5,8 @@
 #include <exception>
 #include <new>
 
-#include "count/activity.h"
 #include "check/finding.h"
+#include "count/activity.h"
 #include "exec/launch.h"
 
 namespace emulator {
@@ -38,7 +38,9 @@ cudaError_t broken_rule(cudaError_t error, const std::string& message) {
   return error;
 }
 
-cudaError_t not_supported(const std::string& what) { return broken_rule(cudaErrorNotSupported, what + " is not implemented by the emulator"); }
+cudaError_t not_supported(const std::string& what) {
+  return broken_rule(cudaErrorNotSupported, what + " is not implemented by the emulator");
+}
 
 bool is_sticky(cudaError_t error) {
   switch (error) {
@@ -50,8 +52,10 @@ bool is_sticky(cudaError_t error) {
     case cudaErrorInvalidAddressSpace:
     case cudaErrorInvalidPc:
     case cudaErrorLaunchFailure:
-    case cudaErrorLaunchTimeout: return true;
-    default: return false;
+    case cudaErrorLaunchTimeout:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -84,7 +88,8 @@ void trace(const std::string& text) {
 cudaError_t enter(const char* name) {
   if (is_tracing()) trace(name);
   if (inside_host_function()) {
-    return broken_rule(cudaErrorNotPermitted, std::string(name) + ": a host function of a stream may not call CUDA");
+    return broken_rule(cudaErrorNotPermitted,
+                       std::string(name) + ": a host function of a stream may not call CUDA");
   }
   return sticky();
 }

@@ -8,10 +8,12 @@
 #include <mutex>
 #include <string>
 
-/// The frame around every function of the run-time: sticky errors, the last error of the thread, tracing, exceptions.
+/// The frame around every function of the run-time: sticky errors, the last error of the thread, tracing,
+/// exceptions.
 namespace emulator::abi {
 
-/// Held while the state of the run-time changes and while a kernel runs; released around host functions of the user.
+/// Held while the state of the run-time changes and while a kernel runs; released around host functions of
+/// the user.
 using Lock = std::unique_lock<std::mutex>;
 std::mutex& device_mutex();
 
@@ -33,10 +35,12 @@ void set_last_error(cudaError_t error);
 /// True while this thread runs a host function of a stream, which may not call CUDA.
 bool& inside_host_function();
 
-/// True while this thread is in a call of the per-thread default stream flavour (…_ptsz, …_ptds): there, stream 0 is cudaStreamPerThread.
+/// True while this thread is in a call of the per-thread default stream flavour (…_ptsz, …_ptds): there,
+/// stream 0 is cudaStreamPerThread.
 bool& null_stream_is_per_thread();
 
-/// One line on stderr when CUDA_EMULATOR_TRACE is set. Texts that must be put together belong behind is_tracing(): calls are many.
+/// One line on stderr when CUDA_EMULATOR_TRACE is set. Texts that must be put together belong behind
+/// is_tracing(): calls are many.
 bool is_tracing();
 void trace(const std::string& text);
 
@@ -66,7 +70,7 @@ std::string hex(std::uint64_t value);
 }  // namespace emulator::abi
 
 /// Parameters that every implementation of an exported function checks alike.
-#define EMULATOR_REQUIRE(condition) \
-  do {                              \
+#define EMULATOR_REQUIRE(condition)                 \
+  do {                                              \
     if (!(condition)) return cudaErrorInvalidValue; \
   } while (false)

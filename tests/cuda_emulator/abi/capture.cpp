@@ -16,7 +16,8 @@ thread_local cudaStreamCaptureMode thread_mode = cudaStreamCaptureModeGlobal;
 
 /// Whether every end of a side branch leads back into the origin's stream.
 bool is_joined(const Capture& capture) {
-  std::vector<const GraphNode*> reached(capture.origin->capture_after.begin(), capture.origin->capture_after.end());
+  std::vector<const GraphNode*> reached(capture.origin->capture_after.begin(),
+                                        capture.origin->capture_after.end());
   std::unordered_set<const GraphNode*> seen(reached.begin(), reached.end());
   for (std::size_t i = 0; i < reached.size(); ++i) {
     for (const GraphNode* before : reached[i]->after) {
@@ -32,10 +33,14 @@ bool is_joined(const Capture& capture) {
   return true;
 }
 
-cudaError_t begin(Stream& stream, std::shared_ptr<Graph> graph, bool callers, std::vector<GraphNode*> after, cudaStreamCaptureMode mode) {
+cudaError_t begin(Stream& stream, std::shared_ptr<Graph> graph, bool callers, std::vector<GraphNode*> after,
+                  cudaStreamCaptureMode mode) {
   static std::uint64_t next_id = 1;
-  if (stream.is_legacy()) return broken_rule(cudaErrorStreamCaptureUnsupported, "cudaStreamBeginCapture: the legacy default stream cannot be captured");
-  if (stream.capture) return broken_rule(cudaErrorIllegalState, "cudaStreamBeginCapture: the stream is being captured already");
+  if (stream.is_legacy())
+    return broken_rule(cudaErrorStreamCaptureUnsupported,
+                       "cudaStreamBeginCapture: the legacy default stream cannot be captured");
+  if (stream.capture)
+    return broken_rule(cudaErrorIllegalState, "cudaStreamBeginCapture: the stream is being captured already");
   auto capture = std::make_shared<Capture>();
   capture->id = next_id++;
   capture->graph = std::move(graph);
@@ -51,22 +56,29 @@ cudaError_t begin(Stream& stream, std::shared_ptr<Graph> graph, bool callers, st
 }
 
 cudaError_t end(Stream& stream, cudaGraph_t* graph) {
-  if (!stream.capture) return broken_rule(cudaErrorIllegalState, "cudaStreamEndCapture: the stream is not being captured");
+  if (!stream.capture)
+    return broken_rule(cudaErrorIllegalState, "cudaStreamEndCapture: the stream is not being captured");
   const std::shared_ptr<Capture> capture = stream.capture;
   if (capture->origin != &stream) {
     invalidate(*capture);
-    return broken_rule(cudaErrorStreamCaptureUnmatched, "cudaStreamEndCapture: another stream began the capture");
+    return broken_rule(cudaErrorStreamCaptureUnmatched,
+                       "cudaStreamEndCapture: another stream began the capture");
   }
   if (capture->mode != cudaStreamCaptureModeRelaxed && capture->thread != std::this_thread::get_id()) {
     invalidate(*capture);
-    return broken_rule(cudaErrorStreamCaptureWrongThread, "cudaStreamEndCapture: another thread began the capture");
+    return broken_rule(cudaErrorStreamCaptureWrongThread,
+                       "cudaStreamEndCapture: another thread began the capture");
   }
   cudaError_t error = cudaSuccess;
-  if (capture->invalid) error = cudaErrorStreamCaptureInvalidated;
-  else if (!is_joined(*capture)) error = broken_rule(cudaErrorStreamCaptureUnjoined, "cudaStreamEndCapture: work of another stream was not joined to the origin stream");
+  if (capture->invalid)
+    error = cudaErrorStreamCaptureInvalidated;
+  else if (!is_joined(*capture))
+    error = broken_rule(cudaErrorStreamCaptureUnjoined,
+                        "cudaStreamEndCapture: work of another stream was not joined to the origin stream");
   abandon(*capture);
   *graph = error == cudaSuccess ? reinterpret_cast<cudaGraph_t>(capture->graph.get()) : nullptr;
-  if (error != cudaSuccess && !capture->graph_is_callers) destroy_graph(reinterpret_cast<cudaGraph_t>(capture->graph.get()));
+  if (error != cudaSuccess && !capture->graph_is_callers)
+    destroy_graph(reinterpret_cast<cudaGraph_t>(capture->graph.get()));
   return error;
 }
 
@@ -95,12 +107,16 @@ cudaError_t check_implicit_capture(Stream& stream) {
   if (!stream.is_legacy()) return cudaSuccess;
   bool crossed = false;
   for (const auto& capture : active()) {
-    const bool blocking = std::any_of(capture->streams.begin(), capture->streams.end(), [](const Stream* one) { return one->is_blocking(); });
+    const bool blocking = std::any_of(capture->streams.begin(), capture->streams.end(),
+                                      [](const Stream* one) { return one->is_blocking(); });
     if (!blocking) continue;
     invalidate(*capture);
     crossed = true;
   }
-  return crossed ? broken_rule(cudaErrorStreamCaptureImplicit, "the legacy default stream is used while a stream that synchronises with it is being captured") : cudaSuccess;
+  return crossed ? broken_rule(cudaErrorStreamCaptureImplicit,
+                               "the legacy default stream is used while a stream that synchronises with it "
+                               "is being captured")
+                 : cudaSuccess;
 }
 
 cudaError_t check_unsafe_call(const char* call) {
@@ -108,12 +124,15 @@ cudaError_t check_unsafe_call(const char* call) {
   bool forbidden = false;
   for (const auto& capture : active()) {
     const bool own = capture->thread == std::this_thread::get_id();
-    const bool others = thread_mode == cudaStreamCaptureModeGlobal && capture->mode == cudaStreamCaptureModeGlobal;
+    const bool others =
+        thread_mode == cudaStreamCaptureModeGlobal && capture->mode == cudaStreamCaptureModeGlobal;
     if (capture->mode == cudaStreamCaptureModeRelaxed || (!own && !others)) continue;
     invalidate(*capture);
     forbidden = true;
   }
-  return forbidden ? broken_rule(cudaErrorStreamCaptureUnsupported, std::string(call) + ": not allowed while a stream is being captured") : cudaSuccess;
+  return forbidden ? broken_rule(cudaErrorStreamCaptureUnsupported,
+                                 std::string(call) + ": not allowed while a stream is being captured")
+                   : cudaSuccess;
 }
 
 cudaError_t check_not_capturing(Stream& stream, const char* call) {
@@ -125,30 +144,36 @@ cudaError_t check_not_capturing(Stream& stream, const char* call) {
 cudaError_t check_no_capture(const char* call) {
   if (active().empty()) return cudaSuccess;
   for (const auto& capture : active()) invalidate(*capture);
-  return broken_rule(cudaErrorStreamCaptureUnsupported, std::string(call) + ": not allowed while a stream is being captured");
+  return broken_rule(cudaErrorStreamCaptureUnsupported,
+                     std::string(call) + ": not allowed while a stream is being captured");
 }
 
 cudaError_t join(Stream& stream, Event& event) {
   const std::shared_ptr<Capture> capture = event.capture;
   if (std::none_of(active().begin(), active().end(), [&](const auto& one) { return one == capture; })) {
-    return broken_rule(cudaErrorInvalidValue, "cudaStreamWaitEvent: the event was recorded in a capture that has ended");
+    return broken_rule(cudaErrorInvalidValue,
+                       "cudaStreamWaitEvent: the event was recorded in a capture that has ended");
   }
   if (capture->invalid) return cudaErrorStreamCaptureInvalidated;
   if (stream.is_legacy()) {
     invalidate(*capture);
-    return broken_rule(cudaErrorStreamCaptureImplicit, "cudaStreamWaitEvent: the legacy default stream cannot join a capture");
+    return broken_rule(cudaErrorStreamCaptureImplicit,
+                       "cudaStreamWaitEvent: the legacy default stream cannot join a capture");
   }
   if (stream.capture && stream.capture != capture) {
     invalidate(*capture);
     invalidate(*stream.capture);
-    return broken_rule(cudaErrorStreamCaptureMerge, "cudaStreamWaitEvent: the event belongs to another capture");
+    return broken_rule(cudaErrorStreamCaptureMerge,
+                       "cudaStreamWaitEvent: the event belongs to another capture");
   }
   if (!stream.capture) {
     stream.capture = capture;
     capture->streams.push_back(&stream);
   }
   for (GraphNode* node : event.capture_after) {
-    if (std::find(stream.capture_after.begin(), stream.capture_after.end(), node) == stream.capture_after.end()) stream.capture_after.push_back(node);
+    if (std::find(stream.capture_after.begin(), stream.capture_after.end(), node) ==
+        stream.capture_after.end())
+      stream.capture_after.push_back(node);
   }
   return cudaSuccess;
 }
@@ -165,8 +190,9 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode mo
   });
 }
 
-cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t handle, cudaGraph_t graph, const cudaGraphNode_t* after, const cudaGraphEdgeData*, size_t count,
-                                          cudaStreamCaptureMode mode) {
+cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t handle, cudaGraph_t graph,
+                                          const cudaGraphNode_t* after, const cudaGraphEdgeData*,
+                                          size_t count, cudaStreamCaptureMode mode) {
   return api("cudaStreamBeginCaptureToGraph", [&](Lock&) -> cudaError_t {
     Stream* stream = find_stream(handle);
     Graph* target = find_graph(graph);
@@ -177,7 +203,8 @@ cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t handle, cudaGraph_t graph
       nodes.push_back(find_node(after[i]));
       EMULATOR_REQUIRE(nodes.back() && nodes.back()->graph == target);
     }
-    return begin(*stream, std::shared_ptr<Graph>(std::shared_ptr<Graph>(), target), true, std::move(nodes), mode);
+    return begin(*stream, std::shared_ptr<Graph>(std::shared_ptr<Graph>(), target), true, std::move(nodes),
+                 mode);
   });
 }
 
@@ -193,14 +220,18 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* 
   return cudaStreamGetCaptureInfo(handle, status, nullptr, nullptr, nullptr, nullptr, nullptr);
 }
 
-cudaError_t cudaStreamGetCaptureInfo(cudaStream_t handle, cudaStreamCaptureStatus* status, unsigned long long* id, cudaGraph_t* graph,
-                                     const cudaGraphNode_t** after, const cudaGraphEdgeData** edges, size_t* count) {
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t handle, cudaStreamCaptureStatus* status,
+                                     unsigned long long* id, cudaGraph_t* graph,
+                                     const cudaGraphNode_t** after, const cudaGraphEdgeData** edges,
+                                     size_t* count) {
   return api("cudaStreamGetCaptureInfo", [&](Lock&) -> cudaError_t {
     EMULATOR_REQUIRE(status);
     Stream* stream = find_stream(handle);
     if (!stream) return cudaErrorInvalidResourceHandle;
     const Capture* capture = stream->capture.get();
-    *status = !capture ? cudaStreamCaptureStatusNone : capture->invalid ? cudaStreamCaptureStatusInvalidated : cudaStreamCaptureStatusActive;
+    *status = !capture           ? cudaStreamCaptureStatusNone
+              : capture->invalid ? cudaStreamCaptureStatusInvalidated
+                                 : cudaStreamCaptureStatusActive;
     if (!capture || capture->invalid) return cudaSuccess;
     if (id) *id = capture->id;
     if (graph) *graph = reinterpret_cast<cudaGraph_t>(capture->graph.get());
@@ -211,7 +242,8 @@ cudaError_t cudaStreamGetCaptureInfo(cudaStream_t handle, cudaStreamCaptureStatu
   });
 }
 
-cudaError_t cudaStreamUpdateCaptureDependencies(cudaStream_t handle, cudaGraphNode_t* nodes, const cudaGraphEdgeData*, size_t count, unsigned flags) {
+cudaError_t cudaStreamUpdateCaptureDependencies(cudaStream_t handle, cudaGraphNode_t* nodes,
+                                                const cudaGraphEdgeData*, size_t count, unsigned flags) {
   return api("cudaStreamUpdateCaptureDependencies", [&](Lock&) -> cudaError_t {
     Stream* stream = find_stream(handle);
     if (!stream) return cudaErrorInvalidResourceHandle;

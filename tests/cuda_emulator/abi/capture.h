@@ -7,15 +7,16 @@
 
 #include "abi/graph.h"
 
-/// Stream capture: the operations of a stream, and of streams that it forks to through events, become nodes of a graph.
+/// Stream capture: the operations of a stream, and of streams that it forks to through events, become nodes
+/// of a graph.
 namespace emulator::abi {
 
 struct Capture {
   std::uint64_t id = 0;
   std::shared_ptr<Graph> graph;
-  bool graph_is_callers = false;      // cudaStreamBeginCaptureToGraph
+  bool graph_is_callers = false;  // cudaStreamBeginCaptureToGraph
   Stream* origin = nullptr;
-  std::vector<Stream*> streams;       // the origin and all that joined
+  std::vector<Stream*> streams;  // the origin and all that joined
   cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
   std::thread::id thread;
   bool invalid = false;
@@ -26,9 +27,11 @@ cudaError_t capture(Stream& stream, Operation operation);
 void invalidate(Capture& capture);
 /// Ends a capture: its streams run again what they are given.
 void abandon(Capture& capture);
-/// Work on the legacy stream would wait for blocking streams that are being captured: cudaErrorStreamCaptureImplicit.
+/// Work on the legacy stream would wait for blocking streams that are being captured:
+/// cudaErrorStreamCaptureImplicit.
 cudaError_t check_implicit_capture(Stream& stream);
-/// For calls that are unsafe during a capture: cudaErrorStreamCaptureUnsupported, which also ends the captures' validity.
+/// For calls that are unsafe during a capture: cudaErrorStreamCaptureUnsupported, which also ends the
+/// captures' validity.
 cudaError_t check_unsafe_call(const char* call);
 /// For calls that wait for a stream or query it.
 cudaError_t check_not_capturing(Stream& stream, const char* call);

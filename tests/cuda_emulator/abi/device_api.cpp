@@ -4,9 +4,9 @@
 #include <cstring>
 #include <string>
 
-#include "count/activity.h"
 #include "abi/capture.h"
 #include "abi/device.h"
+#include "count/activity.h"
 #include "memory/device_memory.h"
 
 #pragma GCC visibility push(default)
@@ -16,8 +16,34 @@
 namespace emulator::abi {
 
 const DeviceModel& device_model() {
-  static constexpr DeviceModel h100 = {"NVIDIA H100 (emulated)", 9, 0, 132, 1755000, 2619000, 5120, 50 << 20, 32 << 20, 32, 48 << 10, 227 << 10, 228 << 10, 1 << 10};
-  static constexpr DeviceModel a100 = {"NVIDIA A100 (emulated)", 8, 0, 108, 1410000, 1215000, 5120, 40 << 20, 30 << 20, 32, 48 << 10, 163 << 10, 164 << 10, 1 << 10};
+  static constexpr DeviceModel h100 = {"NVIDIA H100 (emulated)",
+                                       9,
+                                       0,
+                                       132,
+                                       1755000,
+                                       2619000,
+                                       5120,
+                                       50 << 20,
+                                       32 << 20,
+                                       32,
+                                       48 << 10,
+                                       227 << 10,
+                                       228 << 10,
+                                       1 << 10};
+  static constexpr DeviceModel a100 = {"NVIDIA A100 (emulated)",
+                                       8,
+                                       0,
+                                       108,
+                                       1410000,
+                                       1215000,
+                                       5120,
+                                       40 << 20,
+                                       30 << 20,
+                                       32,
+                                       48 << 10,
+                                       163 << 10,
+                                       164 << 10,
+                                       1 << 10};
   return options().arch >= 90 ? h100 : a100;
 }
 
@@ -66,7 +92,9 @@ cudaError_t cudaInitDevice(int device, unsigned flags, unsigned are_valid) {
 }
 
 cudaError_t cudaSetValidDevices(int* devices, int count) {
-  return api("cudaSetValidDevices", [&](Lock&) { return count == 0 || (devices && count == 1 && devices[0] == 0) ? cudaSuccess : cudaErrorInvalidDevice; });
+  return api("cudaSetValidDevices", [&](Lock&) {
+    return count == 0 || (devices && count == 1 && devices[0] == 0) ? cudaSuccess : cudaErrorInvalidDevice;
+  });
 }
 
 cudaError_t cudaChooseDevice(int* device, const cudaDeviceProp* properties) {
@@ -119,7 +147,8 @@ cudaError_t cudaDeviceReset() {
 
 cudaError_t cudaDeviceSetLimit(cudaLimit limit, size_t value) {
   return api("cudaDeviceSetLimit", [&](Lock&) -> cudaError_t {
-    if (limit < cudaLimitStackSize || limit > cudaLimitPersistingL2CacheSize) return cudaErrorUnsupportedLimit;
+    if (limit < cudaLimitStackSize || limit > cudaLimitPersistingL2CacheSize)
+      return cudaErrorUnsupportedLimit;
     settings().limits[limit] = value;
     return cudaSuccess;
   });
@@ -128,7 +157,8 @@ cudaError_t cudaDeviceSetLimit(cudaLimit limit, size_t value) {
 cudaError_t cudaDeviceGetLimit(size_t* value, cudaLimit limit) {
   return api("cudaDeviceGetLimit", [&](Lock&) -> cudaError_t {
     EMULATOR_REQUIRE(value);
-    if (limit < cudaLimitStackSize || limit > cudaLimitPersistingL2CacheSize) return cudaErrorUnsupportedLimit;
+    if (limit < cudaLimitStackSize || limit > cudaLimitPersistingL2CacheSize)
+      return cudaErrorUnsupportedLimit;
     *value = settings().limits[limit];
     return cudaSuccess;
   });
@@ -216,14 +246,18 @@ cudaError_t driver_entry_point(const char* symbol, void** function, cudaDriverEn
 
 }  // namespace
 
-cudaError_t cudaGetDriverEntryPoint(const char* symbol, void** function, unsigned long long, cudaDriverEntryPointQueryResult* status) {
+cudaError_t cudaGetDriverEntryPoint(const char* symbol, void** function, unsigned long long,
+                                    cudaDriverEntryPointQueryResult* status) {
   return driver_entry_point(symbol, function, status);
 }
-cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned, unsigned long long, cudaDriverEntryPointQueryResult* status) {
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned,
+                                             unsigned long long, cudaDriverEntryPointQueryResult* status) {
   return driver_entry_point(symbol, function, status);
 }
 
 cudaError_t cudaProfilerStart() { return cudaSuccess; }
 cudaError_t cudaProfilerStop() { return cudaSuccess; }
 
-cudaChannelFormatDesc cudaCreateChannelDesc(int x, int y, int z, int w, cudaChannelFormatKind kind) { return {x, y, z, w, kind}; }
+cudaChannelFormatDesc cudaCreateChannelDesc(int x, int y, int z, int w, cudaChannelFormatKind kind) {
+  return {x, y, z, w, kind};
+}

@@ -8,9 +8,12 @@ struct ErrorText {
   const char* text;
 };
 
-// Every code of driver_types.h (CUDA 13.0). Codes that this library never returns are described by their names.
-#define DESCRIBED(code, text) {code, #code, text}
-#define NAMED(code) {code, #code, #code}
+// Every code of driver_types.h (CUDA 13.0). Codes that this library never returns are described by their
+// names.
+#define DESCRIBED(code, text) \
+  { code, #code, text }
+#define NAMED(code) \
+  { code, #code, #code }
 constexpr ErrorText kErrors[] = {
     DESCRIBED(cudaSuccess, "no error"),
     DESCRIBED(cudaErrorInvalidValue, "invalid argument"),
@@ -105,7 +108,8 @@ constexpr ErrorText kErrors[] = {
     DESCRIBED(cudaErrorContextIsDestroyed, "context is destroyed"),
     DESCRIBED(cudaErrorAssert, "device-side assert triggered"),
     DESCRIBED(cudaErrorTooManyPeers, "peer mapping resources exhausted"),
-    DESCRIBED(cudaErrorHostMemoryAlreadyRegistered, "part or all of the requested memory range is already mapped"),
+    DESCRIBED(cudaErrorHostMemoryAlreadyRegistered,
+              "part or all of the requested memory range is already mapped"),
     DESCRIBED(cudaErrorHostMemoryNotRegistered, "pointer does not correspond to a registered memory region"),
     DESCRIBED(cudaErrorHardwareStackError, "hardware stack error"),
     DESCRIBED(cudaErrorIllegalInstruction, "an illegal instruction was encountered"),
@@ -118,7 +122,8 @@ constexpr ErrorText kErrors[] = {
     DESCRIBED(cudaErrorNotPermitted, "operation not permitted"),
     DESCRIBED(cudaErrorNotSupported, "operation not supported"),
     DESCRIBED(cudaErrorSystemNotReady, "system not yet initialized"),
-    DESCRIBED(cudaErrorSystemDriverMismatch, "system has unsupported display driver / cuda driver combination"),
+    DESCRIBED(cudaErrorSystemDriverMismatch,
+              "system has unsupported display driver / cuda driver combination"),
     NAMED(cudaErrorCompatNotSupportedOnDevice),
     NAMED(cudaErrorMpsConnectionFailed),
     NAMED(cudaErrorMpsRpcFailure),
@@ -134,11 +139,16 @@ constexpr ErrorText kErrors[] = {
     DESCRIBED(cudaErrorStreamCaptureUnmatched, "capture was not ended in the same stream as it began"),
     DESCRIBED(cudaErrorStreamCaptureUnjoined, "capturing stream has unjoined work"),
     DESCRIBED(cudaErrorStreamCaptureIsolation, "dependency created on uncaptured work in another stream"),
-    DESCRIBED(cudaErrorStreamCaptureImplicit, "operation would make the legacy stream depend on a capturing blocking stream"),
-    DESCRIBED(cudaErrorCapturedEvent, "operation not permitted on an event last recorded in a capturing stream"),
-    DESCRIBED(cudaErrorStreamCaptureWrongThread, "attempt to terminate a thread-local capture sequence from another thread"),
+    DESCRIBED(cudaErrorStreamCaptureImplicit,
+              "operation would make the legacy stream depend on a capturing blocking stream"),
+    DESCRIBED(cudaErrorCapturedEvent,
+              "operation not permitted on an event last recorded in a capturing stream"),
+    DESCRIBED(cudaErrorStreamCaptureWrongThread,
+              "attempt to terminate a thread-local capture sequence from another thread"),
     DESCRIBED(cudaErrorTimeout, "wait operation timed out"),
-    DESCRIBED(cudaErrorGraphExecUpdateFailure, "the graph update was not performed because it included changes which violated constraints specific to instantiated graph update"),
+    DESCRIBED(cudaErrorGraphExecUpdateFailure,
+              "the graph update was not performed because it included changes which violated constraints "
+              "specific to instantiated graph update"),
     NAMED(cudaErrorExternalDevice),
     DESCRIBED(cudaErrorInvalidClusterSize, "invalid cluster size"),
     NAMED(cudaErrorFunctionNotLoaded),

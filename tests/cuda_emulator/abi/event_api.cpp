@@ -1,7 +1,7 @@
 #include <chrono>
 
-#include "count/activity.h"
 #include "abi/capture.h"
+#include "count/activity.h"
 
 using namespace emulator::abi;
 using emulator::activity;
@@ -20,7 +20,8 @@ cudaError_t with_event(const char* name, cudaEvent_t handle, Body body) {
 cudaError_t check_not_captured(Event& event, const char* call) {
   if (!event.capture) return cudaSuccess;
   invalidate(*event.capture);
-  return broken_rule(cudaErrorCapturedEvent, std::string(call) + ": the event was recorded in a stream that is being captured");
+  return broken_rule(cudaErrorCapturedEvent,
+                     std::string(call) + ": the event was recorded in a stream that is being captured");
 }
 
 bool is_done(const Event& event) { return event.node && event.node->state == Node::State::done; }
@@ -31,7 +32,8 @@ cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlag
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   return api("cudaEventCreateWithFlags", [&](Lock&) -> cudaError_t {
-    EMULATOR_REQUIRE(event && (flags & ~7u) == 0 && (!(flags & cudaEventInterprocess) || (flags & cudaEventDisableTiming)));
+    EMULATOR_REQUIRE(event && (flags & ~7u) == 0 &&
+                     (!(flags & cudaEventInterprocess) || (flags & cudaEventDisableTiming)));
     *event = reinterpret_cast<cudaEvent_t>(create_event(flags));
     return cudaSuccess;
   });
@@ -45,7 +47,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t handle) {
   });
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) { return cudaEventRecordWithFlags(event, stream, cudaEventRecordDefault); }
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return cudaEventRecordWithFlags(event, stream, cudaEventRecordDefault);
+}
 
 cudaError_t cudaEventRecordWithFlags(cudaEvent_t handle, cudaStream_t stream_handle, unsigned flags) {
   return with_event("cudaEventRecord", handle, [&](Lock& lock, Event& event) -> cudaError_t {
@@ -92,8 +96,10 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start_handle, cudaEvent_
     EMULATOR_REQUIRE(ms);
     Event* end = find_event(end_handle);
     if (!end) return cudaErrorInvalidResourceHandle;
-    if (!start.recorded || !end->recorded || !start.node || !end->node || ((start.flags | end->flags) & cudaEventDisableTiming)) {
-      return broken_rule(cudaErrorInvalidResourceHandle, "cudaEventElapsedTime: an event was not recorded, or was created without timing");
+    if (!start.recorded || !end->recorded || !start.node || !end->node ||
+        ((start.flags | end->flags) & cudaEventDisableTiming)) {
+      return broken_rule(cudaErrorInvalidResourceHandle,
+                         "cudaEventElapsedTime: an event was not recorded, or was created without timing");
     }
     if (!is_done(start) || !is_done(*end)) return cudaErrorNotReady;
     *ms = std::chrono::duration<float, std::milli>(end->node->finished - start.node->finished).count();

@@ -43,7 +43,8 @@ constexpr std::uint64_t kCompressed = 0x8000 | 0x2000;  // zstd, and the LZ4 of 
 /// Reads a T at `offset` of a block; the block may be unaligned.
 template <class T>
 T read(const std::uint8_t* block, std::uint64_t offset, std::uint64_t end, const char* what) {
-  if (offset > end || sizeof(T) > end - offset) throw FatbinError(std::string("fat binary: ") + what + " reaches past its end");
+  if (offset > end || sizeof(T) > end - offset)
+    throw FatbinError(std::string("fat binary: ") + what + " reaches past its end");
   T value;
   std::memcpy(&value, block + offset, sizeof value);
   return value;
@@ -54,7 +55,8 @@ T read(const std::uint8_t* block, std::uint64_t offset, std::uint64_t end, const
 std::string_view ptx_in_fatbin(const void* fatbin, std::size_t bytes, int arch) {
   const auto* block = static_cast<const std::uint8_t*>(fatbin);
   const Header header = read<Header>(block, 0, bytes == 0 ? sizeof(Header) : bytes, "its header");
-  if (header.magic != kHeaderMagic || header.version != 1) throw FatbinError("fat binary: unknown format; the emulator reads the one of nvcc 13");
+  if (header.magic != kHeaderMagic || header.version != 1)
+    throw FatbinError("fat binary: unknown format; the emulator reads the one of nvcc 13");
   const std::uint64_t end = header.header_bytes + header.bytes;
   if (bytes && end > bytes) throw FatbinError("fat binary: its size is larger than its data");
 
@@ -64,10 +66,13 @@ std::string_view ptx_in_fatbin(const void* fatbin, std::size_t bytes, int arch) 
   std::string seen;
   for (std::uint64_t at = header.header_bytes; at < end;) {
     const Entry entry = read<Entry>(block, at, end, "an entry");
-    if (entry.header_bytes < sizeof(Entry) || entry.header_bytes > end - at || entry.padded_bytes > end - at - entry.header_bytes) {
+    if (entry.header_bytes < sizeof(Entry) || entry.header_bytes > end - at ||
+        entry.padded_bytes > end - at - entry.header_bytes) {
       throw FatbinError("fat binary: an entry reaches past its end");
     }
-    if (entry.kind == kPtx || entry.kind == kElf) seen += (seen.empty() ? "" : ", ") + std::string(entry.kind == kPtx ? "compute_" : "sm_") + std::to_string(entry.arch);
+    if (entry.kind == kPtx || entry.kind == kElf)
+      seen += (seen.empty() ? "" : ", ") + std::string(entry.kind == kPtx ? "compute_" : "sm_") +
+              std::to_string(entry.arch);
     if (entry.kind == kPtx && entry.arch <= static_cast<std::uint32_t>(arch) && entry.arch > best_arch) {
       best_arch = entry.arch;
       compressed = (entry.flags & kCompressed) != 0 || entry.compressed_bytes != 0;
@@ -77,8 +82,10 @@ std::string_view ptx_in_fatbin(const void* fatbin, std::size_t bytes, int arch) 
     at += entry.header_bytes + entry.padded_bytes;
   }
   if (best_arch == 0) {
-    throw FatbinError("the program contains no PTX for compute capability " + std::to_string(arch) + " (only " + (seen.empty() ? "nothing" : seen) +
-                      "); compile with nvcc -gencode arch=compute_" + std::to_string(arch) + ",code=compute_" + std::to_string(arch));
+    throw FatbinError("the program contains no PTX for compute capability " + std::to_string(arch) +
+                      " (only " + (seen.empty() ? "nothing" : seen) +
+                      "); compile with nvcc -gencode arch=compute_" + std::to_string(arch) +
+                      ",code=compute_" + std::to_string(arch));
   }
   if (compressed) throw FatbinError("the PTX in the program is compressed; compile with nvcc --no-compress");
   return best;
@@ -87,9 +94,12 @@ std::string_view ptx_in_fatbin(const void* fatbin, std::size_t bytes, int arch) 
 std::string_view ptx_in_wrapper(const void* pointer, int arch) {
   Wrapper wrapper;
   std::memcpy(&wrapper, pointer, sizeof wrapper);
-  if (wrapper.magic != kWrapperMagic) throw FatbinError("fat binary wrapper: unknown format; the emulator reads the one of nvcc 13");
-  if (wrapper.version == 2) throw FatbinError("the program was compiled with relocatable device code; compile with nvcc -rdc=false");
-  if (wrapper.version != 1 || !wrapper.data) throw FatbinError("fat binary wrapper: version " + std::to_string(wrapper.version) + " is unknown");
+  if (wrapper.magic != kWrapperMagic)
+    throw FatbinError("fat binary wrapper: unknown format; the emulator reads the one of nvcc 13");
+  if (wrapper.version == 2)
+    throw FatbinError("the program was compiled with relocatable device code; compile with nvcc -rdc=false");
+  if (wrapper.version != 1 || !wrapper.data)
+    throw FatbinError("fat binary wrapper: version " + std::to_string(wrapper.version) + " is unknown");
   return ptx_in_fatbin(wrapper.data, 0, arch);
 }
 

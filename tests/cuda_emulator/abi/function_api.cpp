@@ -24,9 +24,12 @@ cudaError_t with_function(const char* name, const void* pointer, Body body) {
 cudaError_t set_attribute(Function& function, cudaFuncAttribute attribute, int value) {
   switch (attribute) {
     case cudaFuncAttributeMaxDynamicSharedMemorySize: {
-      const auto most = static_cast<long long>(device_model().shared_per_block_optin) - static_cast<long long>(info(*function.kernel).static_shared);
+      const auto most = static_cast<long long>(device_model().shared_per_block_optin) -
+                        static_cast<long long>(info(*function.kernel).static_shared);
       if (value < 0 || value > most) {
-        return broken_rule(cudaErrorInvalidValue, "cudaFuncSetAttribute: " + std::to_string(value) + " bytes of dynamic shared memory; at most " + std::to_string(most));
+        return broken_rule(cudaErrorInvalidValue, "cudaFuncSetAttribute: " + std::to_string(value) +
+                                                      " bytes of dynamic shared memory; at most " +
+                                                      std::to_string(most));
       }
       function.max_dynamic_shared = value;
       return cudaSuccess;
@@ -38,12 +41,14 @@ cudaError_t set_attribute(Function& function, cudaFuncAttribute attribute, int v
     case cudaFuncAttributeNonPortableClusterSizeAllowed:
       function.non_portable_cluster = value != 0;
       return cudaSuccess;
-    case cudaFuncAttributeClusterSchedulingPolicyPreference: return cudaSuccess;
+    case cudaFuncAttributeClusterSchedulingPolicyPreference:
+      return cudaSuccess;
     case cudaFuncAttributeRequiredClusterWidth:
     case cudaFuncAttributeRequiredClusterHeight:
     case cudaFuncAttributeRequiredClusterDepth:
       return value <= 1 ? cudaSuccess : not_supported("a cluster of more than one block");
-    default: return cudaErrorInvalidValue;
+    default:
+      return cudaErrorInvalidValue;
   }
 }
 
@@ -62,8 +67,11 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* po
     attributes->sharedSizeBytes = kernel.static_shared;
     attributes->constSizeBytes = kernel.constant_bytes;
     attributes->localSizeBytes = kernel.local_bytes;
-    const std::uint64_t bound = static_cast<std::uint64_t>(kernel.max_threads[0]) * std::max(1u, kernel.max_threads[1]) * std::max(1u, kernel.max_threads[2]);
-    attributes->maxThreadsPerBlock = bound > 0 ? static_cast<int>(std::min<std::uint64_t>(bound, kMaxThreadsPerBlock)) : kMaxThreadsPerBlock;
+    const std::uint64_t bound = static_cast<std::uint64_t>(kernel.max_threads[0]) *
+                                std::max(1u, kernel.max_threads[1]) * std::max(1u, kernel.max_threads[2]);
+    attributes->maxThreadsPerBlock =
+        bound > 0 ? static_cast<int>(std::min<std::uint64_t>(bound, kMaxThreadsPerBlock))
+                  : kMaxThreadsPerBlock;
     attributes->numRegs = kernel.registers;
     attributes->ptxVersion = kernel.target;
     attributes->binaryVersion = device_model().major * 10 + device_model().minor;
@@ -74,10 +82,12 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* po
 }
 
 cudaError_t cudaFuncSetAttribute(const void* pointer, cudaFuncAttribute attribute, int value) {
-  return with_function("cudaFuncSetAttribute", pointer, [&](Function& function) { return set_attribute(function, attribute, value); });
+  return with_function("cudaFuncSetAttribute", pointer,
+                       [&](Function& function) { return set_attribute(function, attribute, value); });
 }
 
-cudaError_t cudaKernelSetAttributeForDevice(cudaKernel_t kernel, cudaFuncAttribute attribute, int value, int device) {
+cudaError_t cudaKernelSetAttributeForDevice(cudaKernel_t kernel, cudaFuncAttribute attribute, int value,
+                                            int device) {
   if (device != 0) return leave("cudaKernelSetAttributeForDevice", cudaErrorInvalidDevice);
   return cudaFuncSetAttribute(kernel, attribute, value);
 }
@@ -120,14 +130,16 @@ cudaError_t cudaGetKernel(cudaKernel_t* handle, const void* pointer) {
   });
 }
 
-cudaError_t cudaLibraryLoadData(cudaLibrary_t* library, const void* code, cudaJitOption*, void**, unsigned, cudaLibraryOption*, void**, unsigned) {
+cudaError_t cudaLibraryLoadData(cudaLibrary_t* library, const void* code, cudaJitOption*, void**, unsigned,
+                                cudaLibraryOption*, void**, unsigned) {
   return api("cudaLibraryLoadData", [&](Lock&) -> cudaError_t {
     EMULATOR_REQUIRE(library && code);
     const auto* bytes = static_cast<const unsigned char*>(code);
     const bool is_fatbin = bytes[0] == 0x50 && bytes[1] == 0xED && bytes[2] == 0x55 && bytes[3] == 0xBA;
     std::string ptx;
     try {
-      ptx = is_fatbin ? std::string(ptx_in_fatbin(code, 0, emulator::options().arch)) : std::string(static_cast<const char*>(code));
+      ptx = is_fatbin ? std::string(ptx_in_fatbin(code, 0, emulator::options().arch))
+                      : std::string(static_cast<const char*>(code));
     } catch (const FatbinError& error) {
       return broken_rule(cudaErrorInvalidKernelImage, std::string("cudaLibraryLoadData: ") + error.what());
     }

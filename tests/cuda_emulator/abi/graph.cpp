@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <unordered_map>
 
-#include "count/activity.h"
 #include "abi/capture.h"
+#include "count/activity.h"
 
 namespace emulator::abi {
 namespace {
@@ -39,9 +39,11 @@ std::vector<const GraphNode*> topological(const Graph& graph) {
   return sorted;  // shorter than the graph if there is a cycle
 }
 
-cudaError_t append(const Graph& graph, const std::vector<std::size_t>& entry, std::vector<GraphExec::Step>& steps, std::vector<std::size_t>& leaves) {
+cudaError_t append(const Graph& graph, const std::vector<std::size_t>& entry,
+                   std::vector<GraphExec::Step>& steps, std::vector<std::size_t>& leaves) {
   const std::vector<const GraphNode*> sorted = topological(graph);
-  if (sorted.size() != graph.nodes.size()) return broken_rule(cudaErrorInvalidValue, "cudaGraphInstantiate: the graph has a cycle");
+  if (sorted.size() != graph.nodes.size())
+    return broken_rule(cudaErrorInvalidValue, "cudaGraphInstantiate: the graph has a cycle");
   std::unordered_map<const GraphNode*, std::size_t> index;
   std::vector<bool> followed(steps.size() + graph.nodes.size());
   for (const GraphNode* node : sorted) {
@@ -50,7 +52,8 @@ cudaError_t append(const Graph& graph, const std::vector<std::size_t>& entry, st
     if (const auto* child = std::get_if<ChildGraph>(&node->operation)) {
       std::vector<std::size_t> ends;
       if (const cudaError_t error = append(*child->graph, after, steps, ends)) return error;
-      steps.push_back({std::make_shared<const Operation>(Nothing{}), ends.empty() ? after : ends, node, true});
+      steps.push_back(
+          {std::make_shared<const Operation>(Nothing{}), ends.empty() ? after : ends, node, true});
     } else {
       steps.push_back({std::make_shared<const Operation>(node->operation), after, node, true});
     }
@@ -128,7 +131,8 @@ cudaError_t destroy_node(GraphNode* node) {
   Graph& graph = *node->graph;
   for (const auto& other : graph.nodes) std::erase(other->after, node);
   all().nodes.erase(node);
-  const auto at = std::find_if(graph.nodes.begin(), graph.nodes.end(), [node](const auto& item) { return item.get() == node; });
+  const auto at = std::find_if(graph.nodes.begin(), graph.nodes.end(),
+                               [node](const auto& item) { return item.get() == node; });
   all().ended.push_back(std::shared_ptr<GraphNode>(std::move(*at)));
   graph.nodes.erase(at);
   return cudaSuccess;
@@ -187,7 +191,8 @@ cudaError_t launch(Lock& lock, GraphExec& exec, Stream& stream) {
       followed[before] = true;
     }
     if (const auto* wait = std::get_if<EventWait>(step.operation.get())) after.push_back(wait->event->node);
-    nodes[i] = queue(step.enabled ? step.operation : std::make_shared<const Operation>(Nothing{}), std::move(after));
+    nodes[i] =
+        queue(step.enabled ? step.operation : std::make_shared<const Operation>(Nothing{}), std::move(after));
     if (const auto* mark = std::get_if<EventMark>(step.operation.get())) {
       mark->event->node = nodes[i];
       mark->event->recorded = true;
@@ -208,7 +213,9 @@ cudaGraphNodeType type_of(const Operation& operation) {
     cudaGraphNodeType operator()(const Copy&) const { return cudaGraphNodeTypeMemcpy; }
     cudaGraphNodeType operator()(const Fill&) const { return cudaGraphNodeTypeMemset; }
     cudaGraphNodeType operator()(const HostCall&) const { return cudaGraphNodeTypeHost; }
-    cudaGraphNodeType operator()(const LibraryCall&) const { return cudaGraphNodeTypeKernel; }  // real libraries launch kernels
+    cudaGraphNodeType operator()(const LibraryCall&) const {
+      return cudaGraphNodeTypeKernel;
+    }  // real libraries launch kernels
     cudaGraphNodeType operator()(const Release&) const { return cudaGraphNodeTypeMemFree; }
     cudaGraphNodeType operator()(const EventMark&) const { return cudaGraphNodeTypeEventRecord; }
     cudaGraphNodeType operator()(const EventWait&) const { return cudaGraphNodeTypeWaitEvent; }

@@ -10,11 +10,11 @@ namespace emulator::abi {
 
 struct GraphNode {
   Graph* graph = nullptr;
-  std::uint64_t id = 0;                    // within the graph, from 0
+  std::uint64_t id = 0;  // within the graph, from 0
   Operation operation;
   std::vector<GraphNode*> after;
   const GraphNode* cloned_from = nullptr;
-  std::vector<void*> argument_pointers;    // into the parameters of a kernel, for cudaGraphKernelNodeGetParams
+  std::vector<void*> argument_pointers;  // into the parameters of a kernel, for cudaGraphKernelNodeGetParams
 };
 
 struct Graph {
@@ -27,13 +27,13 @@ struct Graph {
 struct GraphExec {
   struct Step {
     std::shared_ptr<const Operation> operation;
-    std::vector<std::size_t> after;        // earlier steps
-    const GraphNode* source = nullptr;     // null: the end of a child graph
+    std::vector<std::size_t> after;     // earlier steps
+    const GraphNode* source = nullptr;  // null: the end of a child graph
     bool enabled = true;
   };
   std::vector<Step> steps;
   unsigned long long flags = 0;
-  NodePtr last_run;                        // launches of one executable graph run one after the other
+  NodePtr last_run;  // launches of one executable graph run one after the other
 };
 
 /// Handles are checked and never reused.

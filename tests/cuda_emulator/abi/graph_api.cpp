@@ -5,7 +5,8 @@
 
 namespace emulator::abi {
 
-cudaError_t nodes_of(const Graph& graph, const cudaGraphNode_t* handles, std::size_t count, std::vector<GraphNode*>& nodes) {
+cudaError_t nodes_of(const Graph& graph, const cudaGraphNode_t* handles, std::size_t count,
+                     std::vector<GraphNode*>& nodes) {
   EMULATOR_REQUIRE(handles || count == 0);
   for (std::size_t i = 0; i < count; ++i) {
     GraphNode* node = find_node(handles[i]);
@@ -15,7 +16,8 @@ cudaError_t nodes_of(const Graph& graph, const cudaGraphNode_t* handles, std::si
   return cudaSuccess;
 }
 
-cudaError_t add(cudaGraphNode_t* out, cudaGraph_t handle, const cudaGraphNode_t* after, std::size_t count, Operation operation) {
+cudaError_t add(cudaGraphNode_t* out, cudaGraph_t handle, const cudaGraphNode_t* after, std::size_t count,
+                Operation operation) {
   EMULATOR_REQUIRE(out);
   Graph* graph = find_graph(handle);
   EMULATOR_REQUIRE(graph);
@@ -87,7 +89,8 @@ cudaError_t cudaGraphNodeFindInClone(cudaGraphNode_t* twin, cudaGraphNode_t orig
   });
 }
 
-cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after, size_t count, const cudaKernelNodeParams* params) {
+cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after,
+                                   size_t count, const cudaKernelNodeParams* params) {
   return api("cudaGraphAddKernelNode", [&](Lock&) -> cudaError_t {
     KernelCall call;
     if (const cudaError_t error = kernel_of(params, call)) return error;
@@ -95,7 +98,8 @@ cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, con
   });
 }
 
-cudaError_t cudaGraphAddMemcpyNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after, size_t count, const cudaMemcpy3DParms* params) {
+cudaError_t cudaGraphAddMemcpyNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after,
+                                   size_t count, const cudaMemcpy3DParms* params) {
   return api("cudaGraphAddMemcpyNode", [&](Lock&) -> cudaError_t {
     Copy copy;
     if (const cudaError_t error = copy_of(params, "cudaGraphAddMemcpyNode", copy)) return error;
@@ -103,40 +107,51 @@ cudaError_t cudaGraphAddMemcpyNode(cudaGraphNode_t* node, cudaGraph_t graph, con
   });
 }
 
-cudaError_t cudaGraphAddMemcpyNode1D(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after, size_t count, void* to, const void* from,
-                                     size_t bytes, cudaMemcpyKind kind) {
+cudaError_t cudaGraphAddMemcpyNode1D(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after,
+                                     size_t count, void* to, const void* from, size_t bytes,
+                                     cudaMemcpyKind kind) {
   return api("cudaGraphAddMemcpyNode1D", [&](Lock&) -> cudaError_t {
     Copy copy;
-    if (const cudaError_t error = copy_of(to, from, bytes, kind, "cudaGraphAddMemcpyNode1D", copy)) return error;
+    if (const cudaError_t error = copy_of(to, from, bytes, kind, "cudaGraphAddMemcpyNode1D", copy))
+      return error;
     return add(node, graph, after, count, std::move(copy));
   });
 }
 
-cudaError_t cudaGraphAddMemcpyNodeToSymbol(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after, size_t count, const void* symbol,
-                                           const void* from, size_t bytes, size_t offset, cudaMemcpyKind kind) {
+cudaError_t cudaGraphAddMemcpyNodeToSymbol(cudaGraphNode_t* node, cudaGraph_t graph,
+                                           const cudaGraphNode_t* after, size_t count, const void* symbol,
+                                           const void* from, size_t bytes, size_t offset,
+                                           cudaMemcpyKind kind) {
   return api("cudaGraphAddMemcpyNodeToSymbol", [&](Lock&) -> cudaError_t {
     std::uint64_t address = 0;
     std::size_t size = 0;
     if (const cudaError_t error = find_symbol(symbol, address, size)) return error;
     Copy copy;
-    if (const cudaError_t error = copy_of(pointer_to(address + offset), from, bytes, kind, "cudaGraphAddMemcpyNodeToSymbol", copy)) return error;
+    if (const cudaError_t error =
+            copy_of(pointer_to(address + offset), from, bytes, kind, "cudaGraphAddMemcpyNodeToSymbol", copy))
+      return error;
     return add(node, graph, after, count, std::move(copy));
   });
 }
 
-cudaError_t cudaGraphAddMemcpyNodeFromSymbol(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after, size_t count, void* to,
-                                             const void* symbol, size_t bytes, size_t offset, cudaMemcpyKind kind) {
+cudaError_t cudaGraphAddMemcpyNodeFromSymbol(cudaGraphNode_t* node, cudaGraph_t graph,
+                                             const cudaGraphNode_t* after, size_t count, void* to,
+                                             const void* symbol, size_t bytes, size_t offset,
+                                             cudaMemcpyKind kind) {
   return api("cudaGraphAddMemcpyNodeFromSymbol", [&](Lock&) -> cudaError_t {
     std::uint64_t address = 0;
     std::size_t size = 0;
     if (const cudaError_t error = find_symbol(symbol, address, size)) return error;
     Copy copy;
-    if (const cudaError_t error = copy_of(to, pointer_to(address + offset), bytes, kind, "cudaGraphAddMemcpyNodeFromSymbol", copy)) return error;
+    if (const cudaError_t error =
+            copy_of(to, pointer_to(address + offset), bytes, kind, "cudaGraphAddMemcpyNodeFromSymbol", copy))
+      return error;
     return add(node, graph, after, count, std::move(copy));
   });
 }
 
-cudaError_t cudaGraphAddMemsetNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after, size_t count, const cudaMemsetParams* params) {
+cudaError_t cudaGraphAddMemsetNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after,
+                                   size_t count, const cudaMemsetParams* params) {
   return api("cudaGraphAddMemsetNode", [&](Lock&) -> cudaError_t {
     Fill fill;
     if (const cudaError_t error = fill_of(params, "cudaGraphAddMemsetNode", fill)) return error;
@@ -144,7 +159,8 @@ cudaError_t cudaGraphAddMemsetNode(cudaGraphNode_t* node, cudaGraph_t graph, con
   });
 }
 
-cudaError_t cudaGraphAddHostNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after, size_t count, const cudaHostNodeParams* params) {
+cudaError_t cudaGraphAddHostNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after,
+                                 size_t count, const cudaHostNodeParams* params) {
   return api("cudaGraphAddHostNode", [&](Lock&) -> cudaError_t {
     HostCall call;
     if (const cudaError_t error = host_of(params, call)) return error;
@@ -152,7 +168,8 @@ cudaError_t cudaGraphAddHostNode(cudaGraphNode_t* node, cudaGraph_t graph, const
   });
 }
 
-cudaError_t cudaGraphAddChildGraphNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after, size_t count, cudaGraph_t child) {
+cudaError_t cudaGraphAddChildGraphNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after,
+                                       size_t count, cudaGraph_t child) {
   return api("cudaGraphAddChildGraphNode", [&](Lock&) -> cudaError_t {
     const Graph* original = find_graph(child);
     EMULATOR_REQUIRE(original);
@@ -160,11 +177,13 @@ cudaError_t cudaGraphAddChildGraphNode(cudaGraphNode_t* node, cudaGraph_t graph,
   });
 }
 
-cudaError_t cudaGraphAddEmptyNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after, size_t count) {
+cudaError_t cudaGraphAddEmptyNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after,
+                                  size_t count) {
   return api("cudaGraphAddEmptyNode", [&](Lock&) { return add(node, graph, after, count, Nothing{}); });
 }
 
-cudaError_t cudaGraphAddEventRecordNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after, size_t count, cudaEvent_t handle) {
+cudaError_t cudaGraphAddEventRecordNode(cudaGraphNode_t* node, cudaGraph_t graph,
+                                        const cudaGraphNode_t* after, size_t count, cudaEvent_t handle) {
   return api("cudaGraphAddEventRecordNode", [&](Lock&) -> cudaError_t {
     Event* event = find_event(handle);
     EMULATOR_REQUIRE(event);
@@ -172,7 +191,8 @@ cudaError_t cudaGraphAddEventRecordNode(cudaGraphNode_t* node, cudaGraph_t graph
   });
 }
 
-cudaError_t cudaGraphAddEventWaitNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after, size_t count, cudaEvent_t handle) {
+cudaError_t cudaGraphAddEventWaitNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after,
+                                      size_t count, cudaEvent_t handle) {
   return api("cudaGraphAddEventWaitNode", [&](Lock&) -> cudaError_t {
     Event* event = find_event(handle);
     EMULATOR_REQUIRE(event);
@@ -180,21 +200,24 @@ cudaError_t cudaGraphAddEventWaitNode(cudaGraphNode_t* node, cudaGraph_t graph, 
   });
 }
 
-cudaError_t cudaGraphAddDependencies(cudaGraph_t handle, const cudaGraphNode_t* from, const cudaGraphNode_t* to, const cudaGraphEdgeData*, size_t count) {
+cudaError_t cudaGraphAddDependencies(cudaGraph_t handle, const cudaGraphNode_t* from,
+                                     const cudaGraphNode_t* to, const cudaGraphEdgeData*, size_t count) {
   return with_graph("cudaGraphAddDependencies", handle, [&](Graph& graph) -> cudaError_t {
     std::vector<GraphNode*> before, behind;
     if (const cudaError_t error = nodes_of(graph, from, count, before)) return error;
     if (const cudaError_t error = nodes_of(graph, to, count, behind)) return error;
     for (std::size_t i = 0; i < count; ++i) {
       std::vector<GraphNode*>& after = behind[i]->after;
-      EMULATOR_REQUIRE(before[i] != behind[i] && std::find(after.begin(), after.end(), before[i]) == after.end());
+      EMULATOR_REQUIRE(before[i] != behind[i] &&
+                       std::find(after.begin(), after.end(), before[i]) == after.end());
       after.push_back(before[i]);
     }
     return cudaSuccess;
   });
 }
 
-cudaError_t cudaGraphRemoveDependencies(cudaGraph_t handle, const cudaGraphNode_t* from, const cudaGraphNode_t* to, const cudaGraphEdgeData*, size_t count) {
+cudaError_t cudaGraphRemoveDependencies(cudaGraph_t handle, const cudaGraphNode_t* from,
+                                        const cudaGraphNode_t* to, const cudaGraphEdgeData*, size_t count) {
   return with_graph("cudaGraphRemoveDependencies", handle, [&](Graph& graph) -> cudaError_t {
     std::vector<GraphNode*> before, behind;
     if (const cudaError_t error = nodes_of(graph, from, count, before)) return error;
@@ -234,7 +257,8 @@ cudaError_t cudaGraphGetRootNodes(cudaGraph_t handle, cudaGraphNode_t* nodes, si
   });
 }
 
-cudaError_t cudaGraphGetEdges(cudaGraph_t handle, cudaGraphNode_t* from, cudaGraphNode_t* to, cudaGraphEdgeData* edges, size_t* count) {
+cudaError_t cudaGraphGetEdges(cudaGraph_t handle, cudaGraphNode_t* from, cudaGraphNode_t* to,
+                              cudaGraphEdgeData* edges, size_t* count) {
   return with_graph("cudaGraphGetEdges", handle, [&](Graph& graph) -> cudaError_t {
     EMULATOR_REQUIRE(count && (from == nullptr) == (to == nullptr));
     std::vector<GraphNode*> starts, ends;
@@ -251,18 +275,21 @@ cudaError_t cudaGraphGetEdges(cudaGraph_t handle, cudaGraphNode_t* from, cudaGra
   });
 }
 
-cudaError_t cudaGraphNodeGetDependencies(cudaGraphNode_t handle, cudaGraphNode_t* nodes, cudaGraphEdgeData* edges, size_t* count) {
+cudaError_t cudaGraphNodeGetDependencies(cudaGraphNode_t handle, cudaGraphNode_t* nodes,
+                                         cudaGraphEdgeData* edges, size_t* count) {
   return with_node("cudaGraphNodeGetDependencies", handle, [&](GraphNode& node) {
     clear(nodes ? edges : nullptr, count);
     return hand_out(node.after, nodes, count);
   });
 }
 
-cudaError_t cudaGraphNodeGetDependentNodes(cudaGraphNode_t handle, cudaGraphNode_t* nodes, cudaGraphEdgeData* edges, size_t* count) {
+cudaError_t cudaGraphNodeGetDependentNodes(cudaGraphNode_t handle, cudaGraphNode_t* nodes,
+                                           cudaGraphEdgeData* edges, size_t* count) {
   return with_node("cudaGraphNodeGetDependentNodes", handle, [&](GraphNode& node) {
     std::vector<GraphNode*> behind;
     for (const auto& other : node.graph->nodes) {
-      if (std::find(other->after.begin(), other->after.end(), &node) != other->after.end()) behind.push_back(other.get());
+      if (std::find(other->after.begin(), other->after.end(), &node) != other->after.end())
+        behind.push_back(other.get());
     }
     clear(nodes ? edges : nullptr, count);
     return hand_out(behind, nodes, count);

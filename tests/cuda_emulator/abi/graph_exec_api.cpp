@@ -20,13 +20,15 @@ cudaError_t instantiate(cudaGraphExec_t* exec, cudaGraph_t handle, unsigned long
 }
 
 /// Why an executable graph cannot take over another graph's operations; cudaGraphExecUpdateSuccess if it can.
-cudaGraphExecUpdateResult compare(const std::vector<GraphExec::Step>& old_steps, const std::vector<GraphExec::Step>& new_steps, const GraphNode*& culprit) {
+cudaGraphExecUpdateResult compare(const std::vector<GraphExec::Step>& old_steps,
+                                  const std::vector<GraphExec::Step>& new_steps, const GraphNode*& culprit) {
   culprit = nullptr;
   if (old_steps.size() != new_steps.size()) return cudaGraphExecUpdateErrorTopologyChanged;
   for (std::size_t i = 0; i < old_steps.size(); ++i) {
     culprit = new_steps[i].source;
     if (old_steps[i].after != new_steps[i].after) return cudaGraphExecUpdateErrorTopologyChanged;
-    if (old_steps[i].operation->index() != new_steps[i].operation->index()) return cudaGraphExecUpdateErrorNodeTypeChanged;
+    if (old_steps[i].operation->index() != new_steps[i].operation->index())
+      return cudaGraphExecUpdateErrorNodeTypeChanged;
   }
   culprit = nullptr;
   return cudaGraphExecUpdateSuccess;
@@ -38,11 +40,13 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
   return api("cudaGraphInstantiate", [&](Lock&) { return instantiate(exec, graph, flags); });
 }
 
-cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags) {
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* exec, cudaGraph_t graph,
+                                          unsigned long long flags) {
   return api("cudaGraphInstantiateWithFlags", [&](Lock&) { return instantiate(exec, graph, flags); });
 }
 
-cudaError_t cudaGraphInstantiateWithParams(cudaGraphExec_t* exec, cudaGraph_t graph, cudaGraphInstantiateParams* params) {
+cudaError_t cudaGraphInstantiateWithParams(cudaGraphExec_t* exec, cudaGraph_t graph,
+                                           cudaGraphInstantiateParams* params) {
   return api("cudaGraphInstantiateWithParams", [&](Lock&) -> cudaError_t {
     EMULATOR_REQUIRE(params);
     const cudaError_t error = instantiate(exec, graph, params->flags);
@@ -83,7 +87,8 @@ cudaError_t cudaGraphExecGetFlags(cudaGraphExec_t handle, unsigned long long* fl
   });
 }
 
-cudaError_t cudaGraphExecUpdate(cudaGraphExec_t handle, cudaGraph_t graph_handle, cudaGraphExecUpdateResultInfo* result) {
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t handle, cudaGraph_t graph_handle,
+                                cudaGraphExecUpdateResultInfo* result) {
   return api("cudaGraphExecUpdate", [&](Lock&) -> cudaError_t {
     GraphExec* exec = find_exec(handle);
     const Graph* graph = find_graph(graph_handle);
@@ -111,7 +116,8 @@ cudaError_t cudaGraphNodeSetEnabled(cudaGraphExec_t handle, cudaGraphNode_t node
     for (GraphExec::Step& step : exec->steps) {
       if (step.source != reinterpret_cast<const GraphNode*>(node)) continue;
       const cudaGraphNodeType type = type_of(*step.operation);
-      EMULATOR_REQUIRE(type == cudaGraphNodeTypeKernel || type == cudaGraphNodeTypeMemcpy || type == cudaGraphNodeTypeMemset);
+      EMULATOR_REQUIRE(type == cudaGraphNodeTypeKernel || type == cudaGraphNodeTypeMemcpy ||
+                       type == cudaGraphNodeTypeMemset);
       step.enabled = enabled != 0;
       return cudaSuccess;
     }
@@ -140,7 +146,8 @@ cudaError_t cudaGraphDebugDotPrint(cudaGraph_t handle, const char* path, unsigne
     for (const auto& node : graph->nodes) {
       const std::string name = "node_" + std::to_string(node->id);
       dot += "  " + name + " [label=\"" + title(node->operation) + "\"];\n";
-      for (const GraphNode* before : node->after) dot += "  node_" + std::to_string(before->id) + " -> " + name + ";\n";
+      for (const GraphNode* before : node->after)
+        dot += "  node_" + std::to_string(before->id) + " -> " + name + ";\n";
     }
     dot += "}\n";
     std::FILE* file = std::fopen(path, "w");

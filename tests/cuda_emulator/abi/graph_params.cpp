@@ -7,7 +7,8 @@ namespace emulator::abi {
 cudaError_t kernel_of(const cudaKernelNodeParams* params, KernelCall& call) {
   EMULATOR_REQUIRE(params);
   if (params->extra) return not_supported("cudaKernelNodeParams::extra");
-  return prepare(params->func, {params->gridDim, params->blockDim, params->sharedMemBytes, false}, params->kernelParams, call);
+  return prepare(params->func, {params->gridDim, params->blockDim, params->sharedMemBytes, false},
+                 params->kernelParams, call);
 }
 
 cudaError_t copy_of(const cudaMemcpy3DParms* params, const char* name, Copy& copy) {
@@ -16,7 +17,8 @@ cudaError_t copy_of(const cudaMemcpy3DParms* params, const char* name, Copy& cop
   return check(copy, name);
 }
 
-cudaError_t copy_of(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, const char* name, Copy& copy) {
+cudaError_t copy_of(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, const char* name,
+                    Copy& copy) {
   copy = {};
   copy.to = address_of(to);
   copy.from = address_of(from);
@@ -26,7 +28,8 @@ cudaError_t copy_of(void* to, const void* from, std::size_t bytes, cudaMemcpyKin
 }
 
 cudaError_t fill_of(const cudaMemsetParams* params, const char* name, Fill& fill) {
-  EMULATOR_REQUIRE(params && (params->elementSize == 1 || params->elementSize == 2 || params->elementSize == 4));
+  EMULATOR_REQUIRE(params &&
+                   (params->elementSize == 1 || params->elementSize == 2 || params->elementSize == 4));
   fill = {};
   fill.to = address_of(params->dst);
   fill.width = params->width;
@@ -84,19 +87,21 @@ cudaError_t look(const char* name, cudaGraphNode_t handle, Body body) {
 using namespace emulator::abi;
 
 cudaError_t cudaGraphKernelNodeGetParams(cudaGraphNode_t node, cudaKernelNodeParams* params) {
-  return look<KernelCall>("cudaGraphKernelNodeGetParams", node, [&](GraphNode& found, KernelCall& call) -> cudaError_t {
-    EMULATOR_REQUIRE(params);
-    const auto& config = call.config;
-    found.argument_pointers.clear();
-    for (const auto& param : emulator::info(*call.function->kernel).params) found.argument_pointers.push_back(call.params.data() + param.offset);
-    *params = {};
-    params->func = call.function;
-    params->gridDim = dim3(config.grid[0], config.grid[1], config.grid[2]);
-    params->blockDim = dim3(config.block[0], config.block[1], config.block[2]);
-    params->sharedMemBytes = static_cast<unsigned>(config.dynamic_shared);
-    params->kernelParams = found.argument_pointers.data();
-    return cudaSuccess;
-  });
+  return look<KernelCall>("cudaGraphKernelNodeGetParams", node,
+                          [&](GraphNode& found, KernelCall& call) -> cudaError_t {
+                            EMULATOR_REQUIRE(params);
+                            const auto& config = call.config;
+                            found.argument_pointers.clear();
+                            for (const auto& param : emulator::info(*call.function->kernel).params)
+                              found.argument_pointers.push_back(call.params.data() + param.offset);
+                            *params = {};
+                            params->func = call.function;
+                            params->gridDim = dim3(config.grid[0], config.grid[1], config.grid[2]);
+                            params->blockDim = dim3(config.block[0], config.block[1], config.block[2]);
+                            params->sharedMemBytes = static_cast<unsigned>(config.dynamic_shared);
+                            params->kernelParams = found.argument_pointers.data();
+                            return cudaSuccess;
+                          });
 }
 
 cudaError_t cudaGraphKernelNodeSetParams(cudaGraphNode_t node, const cudaKernelNodeParams* params) {
@@ -107,7 +112,8 @@ cudaError_t cudaGraphKernelNodeSetParams(cudaGraphNode_t node, const cudaKernelN
   });
 }
 
-cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t exec, cudaGraphNode_t node, const cudaKernelNodeParams* params) {
+cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t exec, cudaGraphNode_t node,
+                                             const cudaKernelNodeParams* params) {
   return api("cudaGraphExecKernelNodeSetParams", [&](Lock&) -> cudaError_t {
     KernelCall call;
     if (const cudaError_t error = kernel_of(params, call)) return error;
@@ -119,9 +125,13 @@ cudaError_t cudaGraphMemcpyNodeGetParams(cudaGraphNode_t node, cudaMemcpy3DParms
   return look<Copy>("cudaGraphMemcpyNodeGetParams", node, [&](GraphNode&, Copy& copy) -> cudaError_t {
     EMULATOR_REQUIRE(params);
     *params = {};
-    const auto rows_of = [](std::uint64_t slice, std::uint64_t pitch, std::uint64_t height) { return pitch && slice ? slice / pitch : height; };
-    params->dstPtr = {pointer_to(copy.to), copy.to_pitch, copy.width, rows_of(copy.to_slice, copy.to_pitch, copy.height)};
-    params->srcPtr = {pointer_to(copy.from), copy.from_pitch, copy.width, rows_of(copy.from_slice, copy.from_pitch, copy.height)};
+    const auto rows_of = [](std::uint64_t slice, std::uint64_t pitch, std::uint64_t height) {
+      return pitch && slice ? slice / pitch : height;
+    };
+    params->dstPtr = {pointer_to(copy.to), copy.to_pitch, copy.width,
+                      rows_of(copy.to_slice, copy.to_pitch, copy.height)};
+    params->srcPtr = {pointer_to(copy.from), copy.from_pitch, copy.width,
+                      rows_of(copy.from_slice, copy.from_pitch, copy.height)};
     params->extent = {copy.width, copy.height, copy.depth};
     params->kind = copy.kind;
     return cudaSuccess;
@@ -136,15 +146,18 @@ cudaError_t cudaGraphMemcpyNodeSetParams(cudaGraphNode_t node, const cudaMemcpy3
   });
 }
 
-cudaError_t cudaGraphMemcpyNodeSetParams1D(cudaGraphNode_t node, void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+cudaError_t cudaGraphMemcpyNodeSetParams1D(cudaGraphNode_t node, void* to, const void* from, size_t bytes,
+                                           cudaMemcpyKind kind) {
   return api("cudaGraphMemcpyNodeSetParams1D", [&](Lock&) -> cudaError_t {
     Copy copy;
-    if (const cudaError_t error = copy_of(to, from, bytes, kind, "cudaGraphMemcpyNodeSetParams1D", copy)) return error;
+    if (const cudaError_t error = copy_of(to, from, bytes, kind, "cudaGraphMemcpyNodeSetParams1D", copy))
+      return error;
     return replace(node, std::move(copy));
   });
 }
 
-cudaError_t cudaGraphExecMemcpyNodeSetParams(cudaGraphExec_t exec, cudaGraphNode_t node, const cudaMemcpy3DParms* params) {
+cudaError_t cudaGraphExecMemcpyNodeSetParams(cudaGraphExec_t exec, cudaGraphNode_t node,
+                                             const cudaMemcpy3DParms* params) {
   return api("cudaGraphExecMemcpyNodeSetParams", [&](Lock&) -> cudaError_t {
     Copy copy;
     if (const cudaError_t error = copy_of(params, "cudaGraphExecMemcpyNodeSetParams", copy)) return error;
@@ -152,10 +165,12 @@ cudaError_t cudaGraphExecMemcpyNodeSetParams(cudaGraphExec_t exec, cudaGraphNode
   });
 }
 
-cudaError_t cudaGraphExecMemcpyNodeSetParams1D(cudaGraphExec_t exec, cudaGraphNode_t node, void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+cudaError_t cudaGraphExecMemcpyNodeSetParams1D(cudaGraphExec_t exec, cudaGraphNode_t node, void* to,
+                                               const void* from, size_t bytes, cudaMemcpyKind kind) {
   return api("cudaGraphExecMemcpyNodeSetParams1D", [&](Lock&) -> cudaError_t {
     Copy copy;
-    if (const cudaError_t error = copy_of(to, from, bytes, kind, "cudaGraphExecMemcpyNodeSetParams1D", copy)) return error;
+    if (const cudaError_t error = copy_of(to, from, bytes, kind, "cudaGraphExecMemcpyNodeSetParams1D", copy))
+      return error;
     return replace_step(exec, node, std::move(copy));
   });
 }
@@ -176,7 +191,8 @@ cudaError_t cudaGraphMemsetNodeSetParams(cudaGraphNode_t node, const cudaMemsetP
   });
 }
 
-cudaError_t cudaGraphExecMemsetNodeSetParams(cudaGraphExec_t exec, cudaGraphNode_t node, const cudaMemsetParams* params) {
+cudaError_t cudaGraphExecMemsetNodeSetParams(cudaGraphExec_t exec, cudaGraphNode_t node,
+                                             const cudaMemsetParams* params) {
   return api("cudaGraphExecMemsetNodeSetParams", [&](Lock&) -> cudaError_t {
     Fill fill;
     if (const cudaError_t error = fill_of(params, "cudaGraphExecMemsetNodeSetParams", fill)) return error;
@@ -200,7 +216,8 @@ cudaError_t cudaGraphHostNodeSetParams(cudaGraphNode_t node, const cudaHostNodeP
   });
 }
 
-cudaError_t cudaGraphExecHostNodeSetParams(cudaGraphExec_t exec, cudaGraphNode_t node, const cudaHostNodeParams* params) {
+cudaError_t cudaGraphExecHostNodeSetParams(cudaGraphExec_t exec, cudaGraphNode_t node,
+                                           const cudaHostNodeParams* params) {
   return api("cudaGraphExecHostNodeSetParams", [&](Lock&) -> cudaError_t {
     HostCall call;
     if (const cudaError_t error = host_of(params, call)) return error;
@@ -209,25 +226,28 @@ cudaError_t cudaGraphExecHostNodeSetParams(cudaGraphExec_t exec, cudaGraphNode_t
 }
 
 cudaError_t cudaGraphChildGraphNodeGetGraph(cudaGraphNode_t node, cudaGraph_t* graph) {
-  return look<ChildGraph>("cudaGraphChildGraphNodeGetGraph", node, [&](GraphNode&, ChildGraph& child) -> cudaError_t {
-    EMULATOR_REQUIRE(graph);
-    *graph = reinterpret_cast<cudaGraph_t>(child.graph.get());
-    return cudaSuccess;
-  });
+  return look<ChildGraph>("cudaGraphChildGraphNodeGetGraph", node,
+                          [&](GraphNode&, ChildGraph& child) -> cudaError_t {
+                            EMULATOR_REQUIRE(graph);
+                            *graph = reinterpret_cast<cudaGraph_t>(child.graph.get());
+                            return cudaSuccess;
+                          });
 }
 
 cudaError_t cudaGraphEventRecordNodeGetEvent(cudaGraphNode_t node, cudaEvent_t* event) {
-  return look<EventMark>("cudaGraphEventRecordNodeGetEvent", node, [&](GraphNode&, EventMark& mark) -> cudaError_t {
-    EMULATOR_REQUIRE(event);
-    *event = reinterpret_cast<cudaEvent_t>(mark.event);
-    return cudaSuccess;
-  });
+  return look<EventMark>("cudaGraphEventRecordNodeGetEvent", node,
+                         [&](GraphNode&, EventMark& mark) -> cudaError_t {
+                           EMULATOR_REQUIRE(event);
+                           *event = reinterpret_cast<cudaEvent_t>(mark.event);
+                           return cudaSuccess;
+                         });
 }
 
 cudaError_t cudaGraphEventWaitNodeGetEvent(cudaGraphNode_t node, cudaEvent_t* event) {
-  return look<EventWait>("cudaGraphEventWaitNodeGetEvent", node, [&](GraphNode&, EventWait& wait) -> cudaError_t {
-    EMULATOR_REQUIRE(event);
-    *event = reinterpret_cast<cudaEvent_t>(wait.event);
-    return cudaSuccess;
-  });
+  return look<EventWait>("cudaGraphEventWaitNodeGetEvent", node,
+                         [&](GraphNode&, EventWait& wait) -> cudaError_t {
+                           EMULATOR_REQUIRE(event);
+                           *event = reinterpret_cast<cudaEvent_t>(wait.event);
+                           return cudaSuccess;
+                         });
 }

@@ -7,19 +7,24 @@
 namespace emulator::abi {
 namespace {
 
-std::string text_of(const dim3& size) { return "(" + std::to_string(size.x) + "," + std::to_string(size.y) + "," + std::to_string(size.z) + ")"; }
+std::string text_of(const dim3& size) {
+  return "(" + std::to_string(size.x) + "," + std::to_string(size.y) + "," + std::to_string(size.z) + ")";
+}
 
 std::uint64_t volume(const dim3& size) { return static_cast<std::uint64_t>(size.x) * size.y * size.z; }
 
 cudaError_t check_dimensions(const LaunchRequest& request, const std::string& kernel) {
-  const std::uint32_t grid[3] = {request.grid.x, request.grid.y, request.grid.z}, block[3] = {request.block.x, request.block.y, request.block.z};
+  const std::uint32_t grid[3] = {request.grid.x, request.grid.y, request.grid.z},
+                      block[3] = {request.block.x, request.block.y, request.block.z};
   bool fits = volume(request.block) <= static_cast<std::uint64_t>(kMaxThreadsPerBlock);
   for (int axis = 0; axis < 3; ++axis) {
-    fits = fits && grid[axis] > 0 && block[axis] > 0 && grid[axis] <= kMaxGrid[axis] && block[axis] <= kMaxBlock[axis];
+    fits = fits && grid[axis] > 0 && block[axis] > 0 && grid[axis] <= kMaxGrid[axis] &&
+           block[axis] <= kMaxBlock[axis];
   }
   if (fits) return cudaSuccess;
   return broken_rule(cudaErrorInvalidConfiguration,
-                     "launch of " + kernel + ": grid " + text_of(request.grid) + " or block " + text_of(request.block) + " is empty or larger than the device allows");
+                     "launch of " + kernel + ": grid " + text_of(request.grid) + " or block " +
+                         text_of(request.block) + " is empty or larger than the device allows");
 }
 
 /// __launch_bounds__, required block sizes, shared memory.
@@ -27,19 +32,30 @@ cudaError_t check_kernel(const LaunchRequest& request, const Function& function)
   const KernelInfo& kernel = info(*function.kernel);
   const std::string start = "launch of " + kernel.demangled + ": ";
   const std::uint64_t threads = volume(request.block);
-  const std::uint64_t most = static_cast<std::uint64_t>(kernel.max_threads[0]) * std::max(1u, kernel.max_threads[1]) * std::max(1u, kernel.max_threads[2]);
+  const std::uint64_t most = static_cast<std::uint64_t>(kernel.max_threads[0]) *
+                             std::max(1u, kernel.max_threads[1]) * std::max(1u, kernel.max_threads[2]);
   if (most > 0 && threads > most) {
-    return broken_rule(cudaErrorInvalidValue, start + std::to_string(threads) + " threads per block, but __launch_bounds__ says " + std::to_string(most));
+    return broken_rule(cudaErrorInvalidValue, start + std::to_string(threads) +
+                                                  " threads per block, but __launch_bounds__ says " +
+                                                  std::to_string(most));
   }
-  const dim3 required(kernel.required_threads[0], std::max(1u, kernel.required_threads[1]), std::max(1u, kernel.required_threads[2]));
-  if (required.x > 0 && (request.block.x != required.x || request.block.y != required.y || request.block.z != required.z)) {
-    return broken_rule(cudaErrorInvalidValue, start + "block " + text_of(request.block) + ", but the kernel requires " + text_of(required));
+  const dim3 required(kernel.required_threads[0], std::max(1u, kernel.required_threads[1]),
+                      std::max(1u, kernel.required_threads[2]));
+  if (required.x > 0 &&
+      (request.block.x != required.x || request.block.y != required.y || request.block.z != required.z)) {
+    return broken_rule(cudaErrorInvalidValue, start + "block " + text_of(request.block) +
+                                                  ", but the kernel requires " + text_of(required));
   }
-  if (request.shared > static_cast<std::uint64_t>(function.max_dynamic_shared) || kernel.static_shared + request.shared > device_model().shared_per_block_optin ||
-      (function.max_dynamic_shared <= static_cast<int>(device_model().shared_per_block) && kernel.static_shared + request.shared > device_model().shared_per_block)) {
-    return broken_rule(cudaErrorInvalidValue, start + std::to_string(request.shared) + " bytes of dynamic and " + std::to_string(kernel.static_shared) +
-                                                  " of static shared memory; allowed are " + std::to_string(function.max_dynamic_shared) +
-                                                  " of dynamic memory (cudaFuncSetAttribute) and " + std::to_string(device_model().shared_per_block_optin) + " in all");
+  if (request.shared > static_cast<std::uint64_t>(function.max_dynamic_shared) ||
+      kernel.static_shared + request.shared > device_model().shared_per_block_optin ||
+      (function.max_dynamic_shared <= static_cast<int>(device_model().shared_per_block) &&
+       kernel.static_shared + request.shared > device_model().shared_per_block)) {
+    return broken_rule(cudaErrorInvalidValue,
+                       start + std::to_string(request.shared) + " bytes of dynamic and " +
+                           std::to_string(kernel.static_shared) + " of static shared memory; allowed are " +
+                           std::to_string(function.max_dynamic_shared) +
+                           " of dynamic memory (cudaFuncSetAttribute) and " +
+                           std::to_string(device_model().shared_per_block_optin) + " in all");
   }
   return cudaSuccess;
 }
@@ -49,15 +65,21 @@ cudaError_t check_kernel(const LaunchRequest& request, const Function& function)
 cudaError_t prepare(const void* pointer, const LaunchRequest& request, void** arguments, KernelCall& call) {
   if (const cudaError_t error = loaded_function(pointer, call.function)) return error;
   const KernelInfo& kernel = info(*call.function->kernel);
-  if (!kernel.unsupported.empty()) return broken_rule(cudaErrorNotSupported, "kernel " + kernel.demangled + " cannot run: " + kernel.unsupported);
+  if (!kernel.unsupported.empty())
+    return broken_rule(cudaErrorNotSupported,
+                       "kernel " + kernel.demangled + " cannot run: " + kernel.unsupported);
   if (const cudaError_t error = check_dimensions(request, kernel.demangled)) return error;
   if (const cudaError_t error = check_kernel(request, *call.function)) return error;
   if (request.cooperative) {
-    const int per_multiprocessor = resident_blocks(*call.function, static_cast<int>(volume(request.block)), request.shared);
-    const std::uint64_t most = static_cast<std::uint64_t>(per_multiprocessor) * static_cast<std::uint64_t>(device_model().multiprocessors);
+    const int per_multiprocessor =
+        resident_blocks(*call.function, static_cast<int>(volume(request.block)), request.shared);
+    const std::uint64_t most = static_cast<std::uint64_t>(per_multiprocessor) *
+                               static_cast<std::uint64_t>(device_model().multiprocessors);
     if (volume(request.grid) > most) {
-      return broken_rule(cudaErrorCooperativeLaunchTooLarge, "cooperative launch of " + kernel.demangled + ": " + std::to_string(volume(request.grid)) +
-                                                                 " blocks, but " + std::to_string(most) + " are resident at once");
+      return broken_rule(cudaErrorCooperativeLaunchTooLarge, "cooperative launch of " + kernel.demangled +
+                                                                 ": " + std::to_string(volume(request.grid)) +
+                                                                 " blocks, but " + std::to_string(most) +
+                                                                 " are resident at once");
     }
   }
   const dim3 grid = request.grid, block = request.block;
@@ -73,7 +95,8 @@ cudaError_t prepare(const void* pointer, const LaunchRequest& request, void** ar
 
 namespace {
 
-cudaError_t launch_now(Lock& lock, const void* function, const LaunchRequest& request, void** arguments, cudaStream_t handle) {
+cudaError_t launch_now(Lock& lock, const void* function, const LaunchRequest& request, void** arguments,
+                       cudaStream_t handle) {
   KernelCall call;
   if (const cudaError_t error = prepare(function, request, arguments, call)) return error;
   Stream* stream = find_stream(handle);
@@ -84,14 +107,19 @@ cudaError_t launch_now(Lock& lock, const void* function, const LaunchRequest& re
 cudaError_t read_attribute(const cudaLaunchAttribute& attribute, LaunchRequest& request) {
   const cudaLaunchAttributeValue& value = attribute.val;
   switch (attribute.id) {
-    case cudaLaunchAttributeCooperative: request.cooperative = value.cooperative != 0; return cudaSuccess;
+    case cudaLaunchAttributeCooperative:
+      request.cooperative = value.cooperative != 0;
+      return cudaSuccess;
     case cudaLaunchAttributeClusterDimension:
       if (value.clusterDim.x == 1 && value.clusterDim.y == 1 && value.clusterDim.z == 1) return cudaSuccess;
       return not_supported("a cluster of more than one block");
-    case cudaLaunchAttributePreferredClusterDimension: return not_supported("a preferred cluster dimension");
+    case cudaLaunchAttributePreferredClusterDimension:
+      return not_supported("a preferred cluster dimension");
     case cudaLaunchAttributeProgrammaticEvent:
-    case cudaLaunchAttributeLaunchCompletionEvent: return not_supported("a launch attribute with an event");
-    case cudaLaunchAttributeDeviceUpdatableKernelNode: return not_supported("a kernel node that the device updates");
+    case cudaLaunchAttributeLaunchCompletionEvent:
+      return not_supported("a launch attribute with an event");
+    case cudaLaunchAttributeDeviceUpdatableKernelNode:
+      return not_supported("a kernel node that the device updates");
     // Hints, and promises that running kernels one after the other keeps.
     case cudaLaunchAttributeIgnore:
     case cudaLaunchAttributeAccessPolicyWindow:
@@ -102,8 +130,10 @@ cudaError_t read_attribute(const cudaLaunchAttribute& attribute, LaunchRequest& 
     case cudaLaunchAttributeMemSyncDomainMap:
     case cudaLaunchAttributeMemSyncDomain:
     case cudaLaunchAttributePreferredSharedMemoryCarveout:
-    case cudaLaunchAttributeNvlinkUtilCentricScheduling: return cudaSuccess;
-    default: return cudaErrorInvalidValue;
+    case cudaLaunchAttributeNvlinkUtilCentricScheduling:
+      return cudaSuccess;
+    default:
+      return cudaErrorInvalidValue;
   }
 }
 
@@ -142,18 +172,25 @@ cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* shared, 
   return cudaSuccess;
 }
 
-cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, size_t shared, cudaStream_t stream) {
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, size_t shared,
+                               cudaStream_t stream) {
   return cudaLaunchKernel(kernel, grid, block, arguments, shared, stream);
 }
 }
 #pragma GCC visibility pop
 
-cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments, size_t shared, cudaStream_t stream) {
-  return api("cudaLaunchKernel", [&](Lock& lock) { return launch_now(lock, function, {grid, block, shared, false}, arguments, stream); });
+cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments, size_t shared,
+                             cudaStream_t stream) {
+  return api("cudaLaunchKernel", [&](Lock& lock) {
+    return launch_now(lock, function, {grid, block, shared, false}, arguments, stream);
+  });
 }
 
-cudaError_t cudaLaunchCooperativeKernel(const void* function, dim3 grid, dim3 block, void** arguments, size_t shared, cudaStream_t stream) {
-  return api("cudaLaunchCooperativeKernel", [&](Lock& lock) { return launch_now(lock, function, {grid, block, shared, true}, arguments, stream); });
+cudaError_t cudaLaunchCooperativeKernel(const void* function, dim3 grid, dim3 block, void** arguments,
+                                        size_t shared, cudaStream_t stream) {
+  return api("cudaLaunchCooperativeKernel", [&](Lock& lock) {
+    return launch_now(lock, function, {grid, block, shared, true}, arguments, stream);
+  });
 }
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* function, void** arguments) {

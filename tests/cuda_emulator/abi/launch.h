@@ -11,7 +11,8 @@ struct LaunchRequest {
   bool cooperative = false;
 };
 
-/// Checks a launch against the limits of device and kernel and packs its arguments. `arguments`: one pointer per parameter.
+/// Checks a launch against the limits of device and kernel and packs its arguments. `arguments`: one pointer
+/// per parameter.
 cudaError_t prepare(const void* function, const LaunchRequest& request, void** arguments, KernelCall& call);
 
 /// Blocks of a kernel that are resident on one multiprocessor.

@@ -5,9 +5,9 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "count/activity.h"
 #include "abi/capture.h"
 #include "abi/memory_calls.h"
+#include "count/activity.h"
 #include "memory/device_memory.h"
 
 namespace emulator::abi {
@@ -32,11 +32,15 @@ bool is_device_kind(MemoryKind kind) { return kind == MemoryKind::device || kind
 cudaError_t check_free(const void* pointer, const char* call, bool (*fits)(MemoryKind)) {
   const std::uint64_t address = address_of(pointer);
   const Extent* object = memory().find(address);
-  if (object && object->begin == address && fits(object->kind) && !scheduled_frees().count(address)) return cudaSuccess;
+  if (object && object->begin == address && fits(object->kind) && !scheduled_frees().count(address))
+    return cudaSuccess;
   std::string why = memory().describe(address);
-  if (object && scheduled_frees().count(object->begin)) why = "freed already, with cudaFreeAsync";
-  else if (object && !fits(object->kind)) why += ", which another function allocated";
-  return broken_rule(cudaErrorInvalidValue, std::string(call) + ": " + hex(address) + " is not what an allocation returned, or was freed: " + why);
+  if (object && scheduled_frees().count(object->begin))
+    why = "freed already, with cudaFreeAsync";
+  else if (object && !fits(object->kind))
+    why += ", which another function allocated";
+  return broken_rule(cudaErrorInvalidValue, std::string(call) + ": " + hex(address) +
+                                                " is not what an allocation returned, or was freed: " + why);
 }
 
 }  // namespace
@@ -76,12 +80,15 @@ cudaError_t cudaMallocManaged(void** pointer, size_t bytes, unsigned flags) {
   });
 }
 
-cudaError_t cudaMallocHost(void** pointer, size_t bytes) { return cudaHostAlloc(pointer, bytes, cudaHostAllocDefault); }
+cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
+  return cudaHostAlloc(pointer, bytes, cudaHostAllocDefault);
+}
 
 cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned flags) {
   return api("cudaHostAlloc", [&](Lock&) -> cudaError_t {
     if (const cudaError_t error = check_unsafe_call("cudaHostAlloc")) return error;
-    EMULATOR_REQUIRE((flags & ~(cudaHostAllocPortable | cudaHostAllocMapped | cudaHostAllocWriteCombined)) == 0);
+    EMULATOR_REQUIRE((flags & ~(cudaHostAllocPortable | cudaHostAllocMapped | cudaHostAllocWriteCombined)) ==
+                     0);
     if (const cudaError_t error = allocate(pointer, bytes, MemoryKind::pinned)) return error;
     if (*pointer) host_flags()[address_of(*pointer)] = flags | cudaHostAllocMapped;
     return cudaSuccess;
@@ -124,7 +131,9 @@ cudaError_t cudaFreeHost(void* pointer) {
   return api("cudaFreeHost", [&](Lock& lock) -> cudaError_t {
     if (!pointer) return cudaSuccess;
     if (const cudaError_t error = check_unsafe_call("cudaFreeHost")) return error;
-    if (const cudaError_t error = check_free(pointer, "cudaFreeHost", [](MemoryKind kind) { return kind == MemoryKind::pinned; })) return error;
+    if (const cudaError_t error =
+            check_free(pointer, "cudaFreeHost", [](MemoryKind kind) { return kind == MemoryKind::pinned; }))
+      return error;
     wait_for_all(lock);
     host_flags().erase(address_of(pointer));
     memory().release(address_of(pointer));
@@ -161,7 +170,8 @@ cudaError_t cudaHostRegister(void* pointer, size_t bytes, unsigned flags) {
 cudaError_t cudaHostUnregister(void* pointer) {
   return api("cudaHostUnregister", [&](Lock& lock) -> cudaError_t {
     const Extent* object = memory().find(address_of(pointer));
-    if (!object || object->begin != address_of(pointer) || object->kind != MemoryKind::registered) return cudaErrorHostMemoryNotRegistered;
+    if (!object || object->begin != address_of(pointer) || object->kind != MemoryKind::registered)
+      return cudaErrorHostMemoryNotRegistered;
     wait_for_all(lock);
     host_flags().erase(address_of(pointer));
     memory().release(address_of(pointer));
@@ -214,15 +224,18 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
 
 cudaError_t cudaMemAdvise(const void* pointer, size_t bytes, cudaMemoryAdvise, cudaMemLocation) {
   return api("cudaMemAdvise", [&](Lock&) -> cudaError_t {
-    EMULATOR_REQUIRE(bytes > 0 && place_of(address_of(pointer)) == Place::managed && memory().host(address_of(pointer), bytes));
+    EMULATOR_REQUIRE(bytes > 0 && place_of(address_of(pointer)) == Place::managed &&
+                     memory().host(address_of(pointer), bytes));
     return cudaSuccess;
   });
 }
 
-cudaError_t cudaMemPrefetchAsync(const void* pointer, size_t bytes, cudaMemLocation, unsigned flags, cudaStream_t handle) {
+cudaError_t cudaMemPrefetchAsync(const void* pointer, size_t bytes, cudaMemLocation, unsigned flags,
+                                 cudaStream_t handle) {
   return api("cudaMemPrefetchAsync", [&](Lock&) -> cudaError_t {
     if (!find_stream(handle)) return cudaErrorInvalidResourceHandle;
-    EMULATOR_REQUIRE(flags == 0 && bytes > 0 && place_of(address_of(pointer)) == Place::managed && memory().host(address_of(pointer), bytes));
+    EMULATOR_REQUIRE(flags == 0 && bytes > 0 && place_of(address_of(pointer)) == Place::managed &&
+                     memory().host(address_of(pointer), bytes));
     return cudaSuccess;
   });
 }

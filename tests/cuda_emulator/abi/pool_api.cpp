@@ -50,7 +50,8 @@ cudaError_t allocate_in_order(void** pointer, std::size_t bytes, cudaStream_t ha
 }  // namespace
 
 cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t stream) {
-  return api("cudaMallocAsync", [&](Lock&) { return allocate_in_order(pointer, bytes, stream, "cudaMallocAsync"); });
+  return api("cudaMallocAsync",
+             [&](Lock&) { return allocate_in_order(pointer, bytes, stream, "cudaMallocAsync"); });
 }
 
 cudaError_t cudaMallocFromPoolAsync(void** pointer, size_t bytes, cudaMemPool_t pool, cudaStream_t stream) {
@@ -90,7 +91,8 @@ cudaError_t cudaDeviceSetMemPool(int device, cudaMemPool_t handle) {
 cudaError_t cudaMemPoolCreate(cudaMemPool_t* handle, const cudaMemPoolProps* properties) {
   return api("cudaMemPoolCreate", [&](Lock&) -> cudaError_t {
     EMULATOR_REQUIRE(handle && properties);
-    if (properties->location.type != cudaMemLocationTypeDevice) return not_supported("a memory pool on the host");
+    if (properties->location.type != cudaMemLocationTypeDevice)
+      return not_supported("a memory pool on the host");
     if (properties->location.id != 0) return cudaErrorInvalidDevice;
     Pool* pool = *pools().created.insert(new Pool).first;
     *handle = handle_of(pool);
@@ -120,7 +122,8 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t handle, cudaMemPoolAttr attrib
   return api("cudaMemPoolSetAttribute", [&](Lock&) -> cudaError_t {
     Pool* pool = find_pool(handle);
     EMULATOR_REQUIRE(pool && value);
-    if (attribute >= cudaMemPoolReuseFollowEventDependencies && attribute <= cudaMemPoolReuseAllowInternalDependencies) {
+    if (attribute >= cudaMemPoolReuseFollowEventDependencies &&
+        attribute <= cudaMemPoolReuseAllowInternalDependencies) {
       pool->reuse[attribute - cudaMemPoolReuseFollowEventDependencies] = *static_cast<int*>(value);
       return cudaSuccess;
     }
@@ -128,7 +131,8 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t handle, cudaMemPoolAttr attrib
       pool->release_threshold = *static_cast<std::uint64_t*>(value);
       return cudaSuccess;
     }
-    const bool resets_mark = attribute == cudaMemPoolAttrReservedMemHigh || attribute == cudaMemPoolAttrUsedMemHigh;
+    const bool resets_mark =
+        attribute == cudaMemPoolAttrReservedMemHigh || attribute == cudaMemPoolAttrUsedMemHigh;
     return resets_mark && *static_cast<std::uint64_t*>(value) == 0 ? cudaSuccess : cudaErrorInvalidValue;
   });
 }
@@ -136,12 +140,14 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t handle, cudaMemPoolAttr attrib
 cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t handle, cudaMemPoolAttr attribute, void* value) {
   return api("cudaMemPoolGetAttribute", [&](Lock&) -> cudaError_t {
     Pool* pool = find_pool(handle);
-    EMULATOR_REQUIRE(pool && value && attribute >= cudaMemPoolReuseFollowEventDependencies && attribute <= cudaMemPoolAttrUsedMemHigh);
+    EMULATOR_REQUIRE(pool && value && attribute >= cudaMemPoolReuseFollowEventDependencies &&
+                     attribute <= cudaMemPoolAttrUsedMemHigh);
     if (attribute <= cudaMemPoolReuseAllowInternalDependencies) {
       *static_cast<int*>(value) = pool->reuse[attribute - cudaMemPoolReuseFollowEventDependencies];
     } else {
       const std::uint64_t used = DeviceMemory::instance().in_use();
-      *static_cast<std::uint64_t*>(value) = attribute == cudaMemPoolAttrReleaseThreshold ? pool->release_threshold : used;
+      *static_cast<std::uint64_t*>(value) =
+          attribute == cudaMemPoolAttrReleaseThreshold ? pool->release_threshold : used;
     }
     return cudaSuccess;
   });

@@ -32,7 +32,8 @@ void print_summary() {
 void print_leaks() {
   for (const Extent& object : DeviceMemory::instance().live()) {
     if (object.kind == MemoryKind::variable || object.kind == MemoryKind::constant) continue;
-    trace("not freed: " + std::to_string(object.end - object.begin) + " bytes at " + hex(object.begin) + ", allocation " + std::to_string(object.id));
+    trace("not freed: " + std::to_string(object.end - object.begin) + " bytes at " + hex(object.begin) +
+          ", allocation " + std::to_string(object.id));
   }
 }
 
@@ -40,11 +41,12 @@ void write_report(const std::string& path) {
   std::FILE* file = std::fopen(path.c_str(), "w");
   const std::string json = findings_json() + "\n";
   const bool written = file && std::fwrite(json.data(), 1, json.size(), file) == json.size();
-  if (!file || std::fclose(file) != 0 || !written) std::fprintf(stderr, "cuda_emulator: %s: cannot be written\n", path.c_str());
+  if (!file || std::fclose(file) != 0 || !written)
+    std::fprintf(stderr, "cuda_emulator: %s: cannot be written\n", path.c_str());
 }
 
-/// A destructor of the library: runs after the program's atexit handlers and static destructors, which may still call CUDA. The lowest priority that a
-/// program may ask for runs last, behind the counters.
+/// A destructor of the library: runs after the program's atexit handlers and static destructors, which may
+/// still call CUDA. The lowest priority that a program may ask for runs last, behind the counters.
 [[gnu::destructor(101)]] void end_of_process() {
   if (options().trace) print_leaks();
   if (!options().counters.empty()) write_counters_file();

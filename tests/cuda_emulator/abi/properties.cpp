@@ -6,7 +6,8 @@
 #include "abi/memory_calls.h"
 #include "memory/device_memory.h"
 
-// Plausible values of an H100 SXM5 or A100 SXM4; textures and surfaces carry their limits although arrays are not implemented.
+// Plausible values of an H100 SXM5 or A100 SXM4; textures and surfaces carry their limits although arrays are
+// not implemented.
 
 using namespace emulator::abi;
 using emulator::DeviceMemory;
@@ -41,9 +42,12 @@ void fill_compute(cudaDeviceProp& p) {
 }
 
 void fill_features(cudaDeviceProp& p) {
-  p.canMapHostMemory = p.concurrentKernels = p.ECCEnabled = p.unifiedAddressing = p.streamPrioritiesSupported = 1;
-  p.globalL1CacheSupported = p.localL1CacheSupported = p.managedMemory = p.concurrentManagedAccess = p.computePreemptionSupported = 1;
-  p.canUseHostPointerForRegisteredMem = p.cooperativeLaunch = p.hostRegisterSupported = p.memoryPoolsSupported = 1;
+  p.canMapHostMemory = p.concurrentKernels = p.ECCEnabled = p.unifiedAddressing =
+      p.streamPrioritiesSupported = 1;
+  p.globalL1CacheSupported = p.localL1CacheSupported = p.managedMemory = p.concurrentManagedAccess =
+      p.computePreemptionSupported = 1;
+  p.canUseHostPointerForRegisteredMem = p.cooperativeLaunch = p.hostRegisterSupported =
+      p.memoryPoolsSupported = 1;
   p.unifiedFunctionPointers = 1;
   p.clusterLaunch = device_model().major >= 9;
   p.asyncEngineCount = 3;
@@ -53,8 +57,8 @@ void fill_features(cudaDeviceProp& p) {
 }
 
 void fill_textures(cudaDeviceProp& p) {
-  const auto set2 = [](int (&to)[2], int a, int b) { to[0] = a, to[1] = b; };
-  const auto set3 = [](int (&to)[3], int a, int b, int c) { to[0] = a, to[1] = b, to[2] = c; };
+  const auto set2 = [](int(&to)[2], int a, int b) { to[0] = a, to[1] = b; };
+  const auto set3 = [](int(&to)[3], int a, int b, int c) { to[0] = a, to[1] = b, to[2] = c; };
   p.textureAlignment = p.surfaceAlignment = 512;
   p.texturePitchAlignment = 32;
   p.maxTexture1D = 131072;
@@ -95,39 +99,72 @@ bool from_compute_properties(const cudaDeviceProp& p, cudaDeviceAttr attribute, 
     return true;
   };
   switch (attribute) {
-    case cudaDevAttrMaxThreadsPerBlock: return at(p.maxThreadsPerBlock);
-    case cudaDevAttrMaxBlockDimX: return at(p.maxThreadsDim[0]);
-    case cudaDevAttrMaxBlockDimY: return at(p.maxThreadsDim[1]);
-    case cudaDevAttrMaxBlockDimZ: return at(p.maxThreadsDim[2]);
-    case cudaDevAttrMaxGridDimX: return at(p.maxGridSize[0]);
-    case cudaDevAttrMaxGridDimY: return at(p.maxGridSize[1]);
-    case cudaDevAttrMaxGridDimZ: return at(p.maxGridSize[2]);
-    case cudaDevAttrMaxSharedMemoryPerBlock: return at(p.sharedMemPerBlock);
-    case cudaDevAttrTotalConstantMemory: return at(p.totalConstMem);
-    case cudaDevAttrWarpSize: return at(p.warpSize);
-    case cudaDevAttrMaxPitch: return at(p.memPitch);
-    case cudaDevAttrMaxRegistersPerBlock: return at(p.regsPerBlock);
-    case cudaDevAttrMultiProcessorCount: return at(p.multiProcessorCount);
-    case cudaDevAttrGlobalMemoryBusWidth: return at(p.memoryBusWidth);
-    case cudaDevAttrL2CacheSize: return at(p.l2CacheSize);
-    case cudaDevAttrMaxThreadsPerMultiProcessor: return at(p.maxThreadsPerMultiProcessor);
-    case cudaDevAttrAsyncEngineCount: return at(p.asyncEngineCount);
-    case cudaDevAttrComputeCapabilityMajor: return at(p.major);
-    case cudaDevAttrComputeCapabilityMinor: return at(p.minor);
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: return at(p.sharedMemPerMultiprocessor);
-    case cudaDevAttrMaxRegistersPerMultiprocessor: return at(p.regsPerMultiprocessor);
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: return at(p.sharedMemPerBlockOptin);
-    case cudaDevAttrMaxBlocksPerMultiprocessor: return at(p.maxBlocksPerMultiProcessor);
-    case cudaDevAttrMaxPersistingL2CacheSize: return at(p.persistingL2CacheMaxSize);
-    case cudaDevAttrMaxAccessPolicyWindowSize: return at(p.accessPolicyMaxWindowSize);
-    case cudaDevAttrReservedSharedMemoryPerBlock: return at(p.reservedSharedMemPerBlock);
-    case cudaDevAttrPciBusId: return at(p.pciBusID);
-    case cudaDevAttrPciDeviceId: return at(p.pciDeviceID);
-    case cudaDevAttrPciDomainId: return at(p.pciDomainID);
-    case cudaDevAttrClusterLaunch: return at(p.clusterLaunch);
-    case cudaDevAttrHostNumaId: return at(p.hostNumaId);
-    case cudaDevAttrNumaId: return at(p.deviceNumaId);
-    default: return false;
+    case cudaDevAttrMaxThreadsPerBlock:
+      return at(p.maxThreadsPerBlock);
+    case cudaDevAttrMaxBlockDimX:
+      return at(p.maxThreadsDim[0]);
+    case cudaDevAttrMaxBlockDimY:
+      return at(p.maxThreadsDim[1]);
+    case cudaDevAttrMaxBlockDimZ:
+      return at(p.maxThreadsDim[2]);
+    case cudaDevAttrMaxGridDimX:
+      return at(p.maxGridSize[0]);
+    case cudaDevAttrMaxGridDimY:
+      return at(p.maxGridSize[1]);
+    case cudaDevAttrMaxGridDimZ:
+      return at(p.maxGridSize[2]);
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+      return at(p.sharedMemPerBlock);
+    case cudaDevAttrTotalConstantMemory:
+      return at(p.totalConstMem);
+    case cudaDevAttrWarpSize:
+      return at(p.warpSize);
+    case cudaDevAttrMaxPitch:
+      return at(p.memPitch);
+    case cudaDevAttrMaxRegistersPerBlock:
+      return at(p.regsPerBlock);
+    case cudaDevAttrMultiProcessorCount:
+      return at(p.multiProcessorCount);
+    case cudaDevAttrGlobalMemoryBusWidth:
+      return at(p.memoryBusWidth);
+    case cudaDevAttrL2CacheSize:
+      return at(p.l2CacheSize);
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+      return at(p.maxThreadsPerMultiProcessor);
+    case cudaDevAttrAsyncEngineCount:
+      return at(p.asyncEngineCount);
+    case cudaDevAttrComputeCapabilityMajor:
+      return at(p.major);
+    case cudaDevAttrComputeCapabilityMinor:
+      return at(p.minor);
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      return at(p.sharedMemPerMultiprocessor);
+    case cudaDevAttrMaxRegistersPerMultiprocessor:
+      return at(p.regsPerMultiprocessor);
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      return at(p.sharedMemPerBlockOptin);
+    case cudaDevAttrMaxBlocksPerMultiprocessor:
+      return at(p.maxBlocksPerMultiProcessor);
+    case cudaDevAttrMaxPersistingL2CacheSize:
+      return at(p.persistingL2CacheMaxSize);
+    case cudaDevAttrMaxAccessPolicyWindowSize:
+      return at(p.accessPolicyMaxWindowSize);
+    case cudaDevAttrReservedSharedMemoryPerBlock:
+      return at(p.reservedSharedMemPerBlock);
+    case cudaDevAttrPciBusId:
+      return at(p.pciBusID);
+    case cudaDevAttrPciDeviceId:
+      return at(p.pciDeviceID);
+    case cudaDevAttrPciDomainId:
+      return at(p.pciDomainID);
+    case cudaDevAttrClusterLaunch:
+      return at(p.clusterLaunch);
+    case cudaDevAttrHostNumaId:
+      return at(p.hostNumaId);
+    case cudaDevAttrNumaId:
+      return at(p.deviceNumaId);
+    default:
+      return false;
   }
 }
 
@@ -137,60 +174,108 @@ bool from_texture_properties(const cudaDeviceProp& p, cudaDeviceAttr attribute, 
     return true;
   };
   switch (attribute) {
-    case cudaDevAttrTextureAlignment: return at(p.textureAlignment);
-    case cudaDevAttrTexturePitchAlignment: return at(p.texturePitchAlignment);
-    case cudaDevAttrSurfaceAlignment: return at(p.surfaceAlignment);
-    case cudaDevAttrMaxTexture1DWidth: return at(p.maxTexture1D);
-    case cudaDevAttrMaxTexture1DLinearWidth: return at(268435456);
-    case cudaDevAttrMaxTexture1DMipmappedWidth: return at(p.maxTexture1DMipmap);
-    case cudaDevAttrMaxTexture2DWidth: return at(p.maxTexture2D[0]);
-    case cudaDevAttrMaxTexture2DHeight: return at(p.maxTexture2D[1]);
-    case cudaDevAttrMaxTexture2DMipmappedWidth: return at(p.maxTexture2DMipmap[0]);
-    case cudaDevAttrMaxTexture2DMipmappedHeight: return at(p.maxTexture2DMipmap[1]);
-    case cudaDevAttrMaxTexture2DLinearWidth: return at(p.maxTexture2DLinear[0]);
-    case cudaDevAttrMaxTexture2DLinearHeight: return at(p.maxTexture2DLinear[1]);
-    case cudaDevAttrMaxTexture2DLinearPitch: return at(p.maxTexture2DLinear[2]);
-    case cudaDevAttrMaxTexture2DGatherWidth: return at(p.maxTexture2DGather[0]);
-    case cudaDevAttrMaxTexture2DGatherHeight: return at(p.maxTexture2DGather[1]);
-    case cudaDevAttrMaxTexture3DWidth: return at(p.maxTexture3D[0]);
-    case cudaDevAttrMaxTexture3DHeight: return at(p.maxTexture3D[1]);
-    case cudaDevAttrMaxTexture3DDepth: return at(p.maxTexture3D[2]);
-    case cudaDevAttrMaxTexture3DWidthAlt: return at(p.maxTexture3DAlt[0]);
-    case cudaDevAttrMaxTexture3DHeightAlt: return at(p.maxTexture3DAlt[1]);
-    case cudaDevAttrMaxTexture3DDepthAlt: return at(p.maxTexture3DAlt[2]);
-    case cudaDevAttrMaxTexture1DLayeredWidth: return at(p.maxTexture1DLayered[0]);
-    case cudaDevAttrMaxTexture1DLayeredLayers: return at(p.maxTexture1DLayered[1]);
-    case cudaDevAttrMaxTexture2DLayeredWidth: return at(p.maxTexture2DLayered[0]);
-    case cudaDevAttrMaxTexture2DLayeredHeight: return at(p.maxTexture2DLayered[1]);
-    case cudaDevAttrMaxTexture2DLayeredLayers: return at(p.maxTexture2DLayered[2]);
-    case cudaDevAttrMaxTextureCubemapWidth: return at(p.maxTextureCubemap);
-    case cudaDevAttrMaxTextureCubemapLayeredWidth: return at(p.maxTextureCubemapLayered[0]);
-    case cudaDevAttrMaxTextureCubemapLayeredLayers: return at(p.maxTextureCubemapLayered[1]);
-    case cudaDevAttrMaxSurface1DWidth: return at(p.maxSurface1D);
-    case cudaDevAttrMaxSurface2DWidth: return at(p.maxSurface2D[0]);
-    case cudaDevAttrMaxSurface2DHeight: return at(p.maxSurface2D[1]);
-    case cudaDevAttrMaxSurface3DWidth: return at(p.maxSurface3D[0]);
-    case cudaDevAttrMaxSurface3DHeight: return at(p.maxSurface3D[1]);
-    case cudaDevAttrMaxSurface3DDepth: return at(p.maxSurface3D[2]);
-    case cudaDevAttrMaxSurface1DLayeredWidth: return at(p.maxSurface1DLayered[0]);
-    case cudaDevAttrMaxSurface1DLayeredLayers: return at(p.maxSurface1DLayered[1]);
-    case cudaDevAttrMaxSurface2DLayeredWidth: return at(p.maxSurface2DLayered[0]);
-    case cudaDevAttrMaxSurface2DLayeredHeight: return at(p.maxSurface2DLayered[1]);
-    case cudaDevAttrMaxSurface2DLayeredLayers: return at(p.maxSurface2DLayered[2]);
-    case cudaDevAttrMaxSurfaceCubemapWidth: return at(p.maxSurfaceCubemap);
-    case cudaDevAttrMaxSurfaceCubemapLayeredWidth: return at(p.maxSurfaceCubemapLayered[0]);
-    case cudaDevAttrMaxSurfaceCubemapLayeredLayers: return at(p.maxSurfaceCubemapLayered[1]);
-    default: return false;
+    case cudaDevAttrTextureAlignment:
+      return at(p.textureAlignment);
+    case cudaDevAttrTexturePitchAlignment:
+      return at(p.texturePitchAlignment);
+    case cudaDevAttrSurfaceAlignment:
+      return at(p.surfaceAlignment);
+    case cudaDevAttrMaxTexture1DWidth:
+      return at(p.maxTexture1D);
+    case cudaDevAttrMaxTexture1DLinearWidth:
+      return at(268435456);
+    case cudaDevAttrMaxTexture1DMipmappedWidth:
+      return at(p.maxTexture1DMipmap);
+    case cudaDevAttrMaxTexture2DWidth:
+      return at(p.maxTexture2D[0]);
+    case cudaDevAttrMaxTexture2DHeight:
+      return at(p.maxTexture2D[1]);
+    case cudaDevAttrMaxTexture2DMipmappedWidth:
+      return at(p.maxTexture2DMipmap[0]);
+    case cudaDevAttrMaxTexture2DMipmappedHeight:
+      return at(p.maxTexture2DMipmap[1]);
+    case cudaDevAttrMaxTexture2DLinearWidth:
+      return at(p.maxTexture2DLinear[0]);
+    case cudaDevAttrMaxTexture2DLinearHeight:
+      return at(p.maxTexture2DLinear[1]);
+    case cudaDevAttrMaxTexture2DLinearPitch:
+      return at(p.maxTexture2DLinear[2]);
+    case cudaDevAttrMaxTexture2DGatherWidth:
+      return at(p.maxTexture2DGather[0]);
+    case cudaDevAttrMaxTexture2DGatherHeight:
+      return at(p.maxTexture2DGather[1]);
+    case cudaDevAttrMaxTexture3DWidth:
+      return at(p.maxTexture3D[0]);
+    case cudaDevAttrMaxTexture3DHeight:
+      return at(p.maxTexture3D[1]);
+    case cudaDevAttrMaxTexture3DDepth:
+      return at(p.maxTexture3D[2]);
+    case cudaDevAttrMaxTexture3DWidthAlt:
+      return at(p.maxTexture3DAlt[0]);
+    case cudaDevAttrMaxTexture3DHeightAlt:
+      return at(p.maxTexture3DAlt[1]);
+    case cudaDevAttrMaxTexture3DDepthAlt:
+      return at(p.maxTexture3DAlt[2]);
+    case cudaDevAttrMaxTexture1DLayeredWidth:
+      return at(p.maxTexture1DLayered[0]);
+    case cudaDevAttrMaxTexture1DLayeredLayers:
+      return at(p.maxTexture1DLayered[1]);
+    case cudaDevAttrMaxTexture2DLayeredWidth:
+      return at(p.maxTexture2DLayered[0]);
+    case cudaDevAttrMaxTexture2DLayeredHeight:
+      return at(p.maxTexture2DLayered[1]);
+    case cudaDevAttrMaxTexture2DLayeredLayers:
+      return at(p.maxTexture2DLayered[2]);
+    case cudaDevAttrMaxTextureCubemapWidth:
+      return at(p.maxTextureCubemap);
+    case cudaDevAttrMaxTextureCubemapLayeredWidth:
+      return at(p.maxTextureCubemapLayered[0]);
+    case cudaDevAttrMaxTextureCubemapLayeredLayers:
+      return at(p.maxTextureCubemapLayered[1]);
+    case cudaDevAttrMaxSurface1DWidth:
+      return at(p.maxSurface1D);
+    case cudaDevAttrMaxSurface2DWidth:
+      return at(p.maxSurface2D[0]);
+    case cudaDevAttrMaxSurface2DHeight:
+      return at(p.maxSurface2D[1]);
+    case cudaDevAttrMaxSurface3DWidth:
+      return at(p.maxSurface3D[0]);
+    case cudaDevAttrMaxSurface3DHeight:
+      return at(p.maxSurface3D[1]);
+    case cudaDevAttrMaxSurface3DDepth:
+      return at(p.maxSurface3D[2]);
+    case cudaDevAttrMaxSurface1DLayeredWidth:
+      return at(p.maxSurface1DLayered[0]);
+    case cudaDevAttrMaxSurface1DLayeredLayers:
+      return at(p.maxSurface1DLayered[1]);
+    case cudaDevAttrMaxSurface2DLayeredWidth:
+      return at(p.maxSurface2DLayered[0]);
+    case cudaDevAttrMaxSurface2DLayeredHeight:
+      return at(p.maxSurface2DLayered[1]);
+    case cudaDevAttrMaxSurface2DLayeredLayers:
+      return at(p.maxSurface2DLayered[2]);
+    case cudaDevAttrMaxSurfaceCubemapWidth:
+      return at(p.maxSurfaceCubemap);
+    case cudaDevAttrMaxSurfaceCubemapLayeredWidth:
+      return at(p.maxSurfaceCubemapLayered[0]);
+    case cudaDevAttrMaxSurfaceCubemapLayeredLayers:
+      return at(p.maxSurfaceCubemapLayered[1]);
+    default:
+      return false;
   }
 }
 
 /// Attributes that are flags, or have no member.
 int other_attribute(cudaDeviceAttr attribute) {
   switch (attribute) {
-    case cudaDevAttrClockRate: return device_model().clock_khz;
-    case cudaDevAttrMemoryClockRate: return device_model().memory_clock_khz;
-    case cudaDevAttrSingleToDoublePrecisionPerfRatio: return 2;
-    case cudaDevAttrMemSyncDomainCount: return device_model().major >= 9 ? 4 : 1;
+    case cudaDevAttrClockRate:
+      return device_model().clock_khz;
+    case cudaDevAttrMemoryClockRate:
+      return device_model().memory_clock_khz;
+    case cudaDevAttrSingleToDoublePrecisionPerfRatio:
+      return 2;
+    case cudaDevAttrMemSyncDomainCount:
+      return device_model().major >= 9 ? 4 : 1;
     case cudaDevAttrGpuOverlap:
     case cudaDevAttrCanMapHostMemory:
     case cudaDevAttrConcurrentKernels:
@@ -205,8 +290,10 @@ int other_attribute(cudaDeviceAttr attribute) {
     case cudaDevAttrCanUseHostPointerForRegisteredMem:
     case cudaDevAttrCooperativeLaunch:
     case cudaDevAttrHostRegisterSupported:
-    case cudaDevAttrMemoryPoolsSupported: return 1;
-    default: return 0;
+    case cudaDevAttrMemoryPoolsSupported:
+      return 1;
+    default:
+      return 0;
   }
 }
 
@@ -226,7 +313,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     EMULATOR_REQUIRE(value && attribute > 0 && attribute < cudaDevAttrMax);
     if (device != 0) return cudaErrorInvalidDevice;
     const cudaDeviceProp properties = make_properties();
-    if (!from_compute_properties(properties, attribute, *value) && !from_texture_properties(properties, attribute, *value)) *value = other_attribute(attribute);
+    if (!from_compute_properties(properties, attribute, *value) &&
+        !from_texture_properties(properties, attribute, *value))
+      *value = other_attribute(attribute);
     return cudaSuccess;
   });
 }

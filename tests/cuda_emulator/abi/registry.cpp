@@ -9,14 +9,16 @@
 namespace emulator::abi {
 namespace {
 
-/// Everything registered. Never destroyed: programs unregister from atexit handlers. Guarded by device_mutex().
+/// Everything registered. Never destroyed: programs unregister from atexit handlers. Guarded by
+/// device_mutex().
 struct Registry {
   std::vector<std::unique_ptr<Module>> modules;
   std::vector<std::unique_ptr<Module>> libraries;
-  std::unordered_map<const void*, std::unique_ptr<Function>> functions;  // by host stub; of libraries: by their own address
-  std::unordered_map<const void*, Function*> handles;                    // the functions' own addresses
-  std::unordered_map<const void*, Symbol> symbols;                       // by host variable
-  std::vector<std::unique_ptr<Function>> ended;                          // queued work and graphs may still name them
+  std::unordered_map<const void*, std::unique_ptr<Function>>
+      functions;                                       // by host stub; of libraries: by their own address
+  std::unordered_map<const void*, Function*> handles;  // the functions' own addresses
+  std::unordered_map<const void*, Symbol> symbols;     // by host variable
+  std::vector<std::unique_ptr<Function>> ended;        // queued work and graphs may still name them
 };
 
 Registry& registry() {
@@ -32,7 +34,8 @@ void bind_managed(Module& module) {
     if (!variable) continue;
     *symbol.managed = pointer_to(variable->address);
     const Extent* extent = DeviceMemory::instance().find(variable->address);
-    if (extent && extent->kind != MemoryKind::managed) not_supported("__managed__ variable " + symbol.name + ": access from the host");
+    if (extent && extent->kind != MemoryKind::managed)
+      not_supported("__managed__ variable " + symbol.name + ": access from the host");
   }
 }
 
@@ -55,7 +58,8 @@ cudaError_t load(Module& module) {
   if (module.loaded) return cudaSuccess;
   if (module.failure.empty()) {
     try {
-      module.loaded = std::make_unique<LoadedModule>(module.wrapper ? ptx_in_wrapper(module.wrapper, options().arch) : std::string_view(module.text));
+      module.loaded = std::make_unique<LoadedModule>(
+          module.wrapper ? ptx_in_wrapper(module.wrapper, options().arch) : std::string_view(module.text));
       bind_managed(module);
       return cudaSuccess;
     } catch (const std::exception& error) {
@@ -66,7 +70,8 @@ cudaError_t load(Module& module) {
 }
 
 Function* find_function(const void* pointer) {
-  if (const auto handle = registry().handles.find(pointer); handle != registry().handles.end()) return handle->second;
+  if (const auto handle = registry().handles.find(pointer); handle != registry().handles.end())
+    return handle->second;
   const auto stub = registry().functions.find(pointer);
   return stub == registry().functions.end() ? nullptr : stub->second.get();
 }
@@ -77,15 +82,21 @@ cudaError_t loaded_function(const void* pointer, Function*& function) {
   if (function->kernel) return cudaSuccess;
   if (const cudaError_t error = load(*function->module)) return error;
   function->kernel = function->module->loaded->kernel(function->name);
-  if (!function->kernel) return broken_rule(cudaErrorInvalidDeviceFunction, "kernel " + function->name + " is not in the PTX of the program");
+  if (!function->kernel)
+    return broken_rule(cudaErrorInvalidDeviceFunction,
+                       "kernel " + function->name + " is not in the PTX of the program");
   return cudaSuccess;
 }
 
 cudaError_t find_symbol(const void* pointer, std::uint64_t& address, std::size_t& bytes) {
-  // A managed variable is named by its address on the device, which the host program reads through its pointer.
-  const auto is_managed = [pointer](const auto& item) { return item.second.managed && *item.second.managed == pointer; };
+  // A managed variable is named by its address on the device, which the host program reads through its
+  // pointer.
+  const auto is_managed = [pointer](const auto& item) {
+    return item.second.managed && *item.second.managed == pointer;
+  };
   auto found = registry().symbols.find(pointer);
-  if (found == registry().symbols.end()) found = std::find_if(registry().symbols.begin(), registry().symbols.end(), is_managed);
+  if (found == registry().symbols.end())
+    found = std::find_if(registry().symbols.begin(), registry().symbols.end(), is_managed);
   if (found == registry().symbols.end()) return cudaErrorInvalidSymbol;
   Symbol& symbol = found->second;
   if (const cudaError_t error = load(*symbol.module)) return error;
@@ -115,7 +126,8 @@ bool remove_library(Module* module) {
     if (function->module == module) function->kernel = nullptr;
   }
   erase_functions(module);
-  return std::erase_if(registry().libraries, [module](const auto& library) { return library.get() == module; }) > 0;
+  return std::erase_if(registry().libraries,
+                       [module](const auto& library) { return library.get() == module; }) > 0;
 }
 
 Function* library_function(Module& module, const std::string& name) {
@@ -163,7 +175,8 @@ void __cudaUnregisterFatBinary(void** handle) {
   // The module itself stays: work that is still queued may refer to its kernels.
 }
 
-void __cudaRegisterFunction(void** handle, const char* host, char*, const char* name, int, uint3*, uint3*, dim3*, dim3*, int*) {
+void __cudaRegisterFunction(void** handle, const char* host, char*, const char* name, int, uint3*, uint3*,
+                            dim3*, dim3*, int*) {
   const Lock lock(device_mutex());
   auto function = std::make_unique<Function>();
   function->module = reinterpret_cast<Module*>(handle);
@@ -177,7 +190,8 @@ void __cudaRegisterVar(void** handle, char* host, char*, const char* name, int, 
   registry().symbols[host] = {reinterpret_cast<Module*>(handle), name, bytes, nullptr};
 }
 
-void __cudaRegisterManagedVar(void** handle, void** host, char*, const char* name, int, size_t bytes, int, int) {
+void __cudaRegisterManagedVar(void** handle, void** host, char*, const char* name, int, size_t bytes, int,
+                              int) {
   const Lock lock(device_mutex());
   registry().symbols[host] = {reinterpret_cast<Module*>(handle), name, bytes, host};
 }

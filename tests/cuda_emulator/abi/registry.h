@@ -10,20 +10,21 @@
 /// What programs and their static initialisers tell the run-time about their device code.
 namespace emulator::abi {
 
-/// One fat binary of the program, or a library loaded with cudaLibraryLoadData. Loaded at the first use of anything in it.
+/// One fat binary of the program, or a library loaded with cudaLibraryLoadData. Loaded at the first use of
+/// anything in it.
 struct Module {
-  const void* wrapper = nullptr;           // of nvcc; null: `text`
-  std::string text;                        // PTX of a loaded library
+  const void* wrapper = nullptr;  // of nvcc; null: `text`
+  std::string text;               // PTX of a loaded library
   std::unique_ptr<LoadedModule> loaded;
-  std::string failure;                     // why loading failed, told once and kept
+  std::string failure;  // why loading failed, told once and kept
 };
 
 /// A kernel of a module. Its address serves as cudaKernel_t and cudaFunction_t.
 struct Function {
   Module* module = nullptr;
-  std::string name;                        // in the PTX
-  const Kernel* kernel = nullptr;          // set by load()
-  int max_dynamic_shared = 48 << 10;       // bytes; cudaFuncAttributeMaxDynamicSharedMemorySize
+  std::string name;                   // in the PTX
+  const Kernel* kernel = nullptr;     // set by load()
+  int max_dynamic_shared = 48 << 10;  // bytes; cudaFuncAttributeMaxDynamicSharedMemorySize
   int carveout = -1;
   bool non_portable_cluster = false;
 };
@@ -33,12 +34,13 @@ struct Symbol {
   Module* module = nullptr;
   std::string name;
   std::size_t bytes = 0;
-  void** managed = nullptr;                // the host's pointer to a managed variable
+  void** managed = nullptr;  // the host's pointer to a managed variable
 };
 
 /// Loads the module; cudaSuccess or cudaErrorInvalidKernelImage.
 cudaError_t load(Module& module);
-/// The function that `pointer` means: the address of a host stub, a cudaKernel_t or a cudaFunction_t. Null if it is none.
+/// The function that `pointer` means: the address of a host stub, a cudaKernel_t or a cudaFunction_t. Null if
+/// it is none.
 Function* find_function(const void* pointer);
 /// As find_function, loaded. Errors: cudaErrorInvalidDeviceFunction, cudaErrorInvalidKernelImage.
 cudaError_t loaded_function(const void* pointer, Function*& function);

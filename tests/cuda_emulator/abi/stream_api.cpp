@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "count/activity.h"
 #include "abi/capture.h"
+#include "count/activity.h"
 
 using namespace emulator::abi;
 using emulator::activity;
@@ -24,7 +24,8 @@ cudaError_t with_stream(const char* name, cudaStream_t handle, Body body) {
 cudaError_t create(const char* name, cudaStream_t* stream, unsigned flags, int priority) {
   return api(name, [&](Lock&) -> cudaError_t {
     EMULATOR_REQUIRE(stream && (flags & ~static_cast<unsigned>(cudaStreamNonBlocking)) == 0);
-    *stream = handle_of(create_stream(flags, std::max(kGreatestPriority, std::min(kLeastPriority, priority))));
+    *stream =
+        handle_of(create_stream(flags, std::max(kGreatestPriority, std::min(kLeastPriority, priority))));
     return cudaSuccess;
   });
 }
@@ -32,18 +33,27 @@ cudaError_t create(const char* name, cudaStream_t* stream, unsigned flags, int p
 /// Where an attribute of a stream is kept; null: unknown.
 cudaLaunchAttributeValue* attribute_of(Stream& stream, cudaLaunchAttributeID id) {
   switch (id) {
-    case cudaLaunchAttributeAccessPolicyWindow: return &stream.policy_window;
-    case cudaLaunchAttributeSynchronizationPolicy: return &stream.sync_policy;
-    case cudaLaunchAttributeMemSyncDomain: return &stream.memory_domain;
-    case cudaLaunchAttributeMemSyncDomainMap: return &stream.memory_domain_map;
-    default: return nullptr;
+    case cudaLaunchAttributeAccessPolicyWindow:
+      return &stream.policy_window;
+    case cudaLaunchAttributeSynchronizationPolicy:
+      return &stream.sync_policy;
+    case cudaLaunchAttributeMemSyncDomain:
+      return &stream.memory_domain;
+    case cudaLaunchAttributeMemSyncDomainMap:
+      return &stream.memory_domain_map;
+    default:
+      return nullptr;
   }
 }
 
 }  // namespace
 
-cudaError_t cudaStreamCreate(cudaStream_t* stream) { return create("cudaStreamCreate", stream, cudaStreamDefault, 0); }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) { return create("cudaStreamCreateWithFlags", stream, flags, 0); }
+cudaError_t cudaStreamCreate(cudaStream_t* stream) {
+  return create("cudaStreamCreate", stream, cudaStreamDefault, 0);
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+  return create("cudaStreamCreateWithFlags", stream, flags, 0);
+}
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int priority) {
   return create("cudaStreamCreateWithPriority", stream, flags, priority);
 }
@@ -64,7 +74,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
 cudaError_t cudaStreamQuery(cudaStream_t handle) {
   return with_stream("cudaStreamQuery", handle, [](Lock& lock, Stream& stream) -> cudaError_t {
     if (const cudaError_t error = check_not_capturing(stream, "cudaStreamQuery")) return error;
-    std::vector<NodePtr> before = stream.is_legacy() ? predecessors(stream) : std::vector<NodePtr>{stream.last};
+    std::vector<NodePtr> before =
+        stream.is_legacy() ? predecessors(stream) : std::vector<NodePtr>{stream.last};
     cudaError_t answer = cudaSuccess;
     if (!before.empty()) answer = query(lock, before.back(), stream.refused);
     if (answer == cudaSuccess && stream.is_legacy()) wait_for_stream(lock, stream);
@@ -82,14 +93,17 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event_handle, u
     if (stream.capture) {
       if (!event->recorded) return cudaSuccess;
       invalidate(*stream.capture);
-      return broken_rule(cudaErrorStreamCaptureIsolation, "cudaStreamWaitEvent: a captured stream waits for an event that was recorded outside of the capture");
+      return broken_rule(cudaErrorStreamCaptureIsolation,
+                         "cudaStreamWaitEvent: a captured stream waits for an event that was recorded "
+                         "outside of the capture");
     }
     if (!event->recorded || !event->node) return cudaSuccess;
     return submit(lock, stream, Nothing{}, {event->node});
   });
 }
 
-cudaError_t cudaStreamAddCallback(cudaStream_t handle, cudaStreamCallback_t callback, void* data, unsigned flags) {
+cudaError_t cudaStreamAddCallback(cudaStream_t handle, cudaStreamCallback_t callback, void* data,
+                                  unsigned flags) {
   return with_stream("cudaStreamAddCallback", handle, [&](Lock& lock, Stream& stream) -> cudaError_t {
     EMULATOR_REQUIRE(callback && flags == 0);
     if (const cudaError_t error = check_not_capturing(stream, "cudaStreamAddCallback")) return error;
@@ -145,22 +159,30 @@ cudaError_t cudaStreamAttachMemAsync(cudaStream_t handle, void* pointer, size_t,
   });
 }
 
-cudaError_t cudaStreamSetAttribute(cudaStream_t handle, cudaLaunchAttributeID id, const cudaLaunchAttributeValue* value) {
+cudaError_t cudaStreamSetAttribute(cudaStream_t handle, cudaLaunchAttributeID id,
+                                   const cudaLaunchAttributeValue* value) {
   return with_stream("cudaStreamSetAttribute", handle, [&](Lock&, Stream& stream) -> cudaError_t {
     EMULATOR_REQUIRE(value);
-    if (id == cudaLaunchAttributePriority) stream.priority = value->priority;
-    else if (cudaLaunchAttributeValue* kept = attribute_of(stream, id)) *kept = *value;
-    else return cudaErrorInvalidValue;
+    if (id == cudaLaunchAttributePriority)
+      stream.priority = value->priority;
+    else if (cudaLaunchAttributeValue* kept = attribute_of(stream, id))
+      *kept = *value;
+    else
+      return cudaErrorInvalidValue;
     return cudaSuccess;
   });
 }
 
-cudaError_t cudaStreamGetAttribute(cudaStream_t handle, cudaLaunchAttributeID id, cudaLaunchAttributeValue* value) {
+cudaError_t cudaStreamGetAttribute(cudaStream_t handle, cudaLaunchAttributeID id,
+                                   cudaLaunchAttributeValue* value) {
   return with_stream("cudaStreamGetAttribute", handle, [&](Lock&, Stream& stream) -> cudaError_t {
     EMULATOR_REQUIRE(value);
-    if (id == cudaLaunchAttributePriority) value->priority = stream.priority;
-    else if (const cudaLaunchAttributeValue* kept = attribute_of(stream, id)) *value = *kept;
-    else return cudaErrorInvalidValue;
+    if (id == cudaLaunchAttributePriority)
+      value->priority = stream.priority;
+    else if (const cudaLaunchAttributeValue* kept = attribute_of(stream, id))
+      *value = *kept;
+    else
+      return cudaErrorInvalidValue;
     return cudaSuccess;
   });
 }

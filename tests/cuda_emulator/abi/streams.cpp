@@ -11,7 +11,8 @@
 namespace emulator::abi {
 namespace {
 
-constexpr std::size_t kMostQueued = 1024;  // as on the device: a full queue makes the host wait for the oldest operation
+constexpr std::size_t kMostQueued =
+    1024;  // as on the device: a full queue makes the host wait for the oldest operation
 
 /// Handles are never reused, so that a use after destruction is found. Never destroyed.
 struct Queue {
@@ -53,8 +54,10 @@ bool is_done(const NodePtr& node) { return !node || node->state == Node::State::
 void run_host_call(Lock& lock, const HostCall& call) {
   lock.unlock();
   inside_host_function() = true;
-  if (call.callback) call.callback();
-  else if (call.function) call.function(call.data);
+  if (call.callback)
+    call.callback();
+  else if (call.function)
+    call.function(call.data);
   inside_host_function() = false;
   lock.lock();
 }
@@ -87,7 +90,8 @@ std::vector<NodePtr> needed_for(const NodePtr& target) {
       if (!is_done(before) && seen.insert(before.get()).second) needed.push_back(before);
     }
   }
-  std::sort(needed.begin(), needed.end(), [](const NodePtr& a, const NodePtr& b) { return a->sequence < b->sequence; });
+  std::sort(needed.begin(), needed.end(),
+            [](const NodePtr& a, const NodePtr& b) { return a->sequence < b->sequence; });
   return needed;
 }
 
@@ -101,7 +105,8 @@ NodePtr pick(std::vector<NodePtr>& ready) {
   return node;
 }
 
-/// Runs operations in an order that respects their dependencies; independent ones in the order of options().order. Another thread may be running some.
+/// Runs operations in an order that respects their dependencies; independent ones in the order of
+/// options().order. Another thread may be running some.
 void run_all_of(Lock& lock, const std::vector<NodePtr>& nodes) {
   std::unordered_map<const Node*, std::vector<NodePtr>> followers;
   std::unordered_map<const Node*, std::size_t> missing;
@@ -135,8 +140,11 @@ void trim_queue() {
 /// After something was queued: run it now, or later.
 void schedule(Lock& lock, const NodePtr& node) {
   switch (options().streams) {
-    case Options::Streams::eager: wait_for(lock, node); break;
-    case Options::Streams::late: break;
+    case Options::Streams::eager:
+      wait_for(lock, node);
+      break;
+    case Options::Streams::late:
+      break;
     case Options::Streams::random:
       while (random_number() % 2 == 0) {
         trim_queue();
@@ -176,7 +184,8 @@ Stream* find_stream(cudaStream_t handle) {
     return nullptr;
   }
   if (!found->second->destroyed) return found->second.get();
-  broken_rule(cudaErrorInvalidResourceHandle, "stream " + std::to_string(found->second->id) + " is used after cudaStreamDestroy");
+  broken_rule(cudaErrorInvalidResourceHandle,
+              "stream " + std::to_string(found->second->id) + " is used after cudaStreamDestroy");
   return nullptr;
 }
 
@@ -190,7 +199,8 @@ cudaError_t destroy_stream(cudaStream_t handle) {
   if (!stream || stream->is_legacy() || handle == cudaStreamPerThread) return cudaErrorInvalidResourceHandle;
   if (stream->capture) {
     invalidate(*stream->capture);
-    if (stream->capture->origin == stream) abandon(*std::shared_ptr<Capture>(stream->capture));  // nobody can end it any more
+    if (stream->capture->origin == stream)
+      abandon(*std::shared_ptr<Capture>(stream->capture));  // nobody can end it any more
   }
   stream->destroyed = true;
   return cudaSuccess;  // what it still holds runs as before
@@ -207,7 +217,9 @@ Event* create_event(unsigned flags) {
 Event* find_event(cudaEvent_t handle) {
   const auto found = all().events.find(handle);
   if (found != all().events.end() && !found->second->destroyed) return found->second.get();
-  broken_rule(cudaErrorInvalidResourceHandle, found == all().events.end() ? hex(address_of(handle)) + " is no event" : "an event is used after cudaEventDestroy");
+  broken_rule(cudaErrorInvalidResourceHandle, found == all().events.end()
+                                                  ? hex(address_of(handle)) + " is no event"
+                                                  : "an event is used after cudaEventDestroy");
   return nullptr;
 }
 
@@ -244,9 +256,12 @@ cudaError_t submit(Lock& lock, Stream& stream, Operation operation, std::vector<
 
 void wait_for(Lock& lock, NodePtr node) {
   if (is_done(node)) return;
-  const bool can_run_now = node->state == Node::State::queued && std::all_of(node->after.begin(), node->after.end(), is_done);
-  if (can_run_now) run_node(lock, node);
-  else run_all_of(lock, needed_for(node));
+  const bool can_run_now =
+      node->state == Node::State::queued && std::all_of(node->after.begin(), node->after.end(), is_done);
+  if (can_run_now)
+    run_node(lock, node);
+  else
+    run_all_of(lock, needed_for(node));
   trim_queue();
 }
 

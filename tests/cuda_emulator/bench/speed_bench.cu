@@ -1,12 +1,14 @@
-// How fast kernels run on the emulator: thread instructions per second and core, and FLOP per second of fused multiply-adds and tensor cores.
-// The number of instructions is taken from a first run of this program, in a process of its own, with counters on.
-//   speed_bench            (LD_LIBRARY_PATH names the emulator's libraries; CUDA_EMULATOR_THREADS, _CHECK and _COUNTERS as wanted)
+// How fast kernels run on the emulator: thread instructions per second and core, and FLOP per second of fused
+// multiply-adds and tensor cores. The number of instructions is taken from a first run of this program, in a
+// process of its own, with counters on.
+//   speed_bench            (LD_LIBRARY_PATH names the emulator's libraries; CUDA_EMULATOR_THREADS, _CHECK and
+//   _COUNTERS as wanted)
 #include <unistd.h>
 
-#include <ctime>
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -48,7 +50,8 @@ std::vector<Case> cases() {
   }
   check(cudaMalloc(&index, kElements * sizeof(int)));
   std::vector<int> scattered(kElements);
-  for (int i = 0; i < kElements; ++i) scattered[i] = static_cast<int>((static_cast<unsigned>(i) * 2654435761u) % kElements);
+  for (int i = 0; i < kElements; ++i)
+    scattered[i] = static_cast<int>((static_cast<unsigned>(i) * 2654435761u) % kElements);
   check(cudaMemcpy(index, scattered.data(), kElements * sizeof(int), cudaMemcpyHostToDevice));
   const dim3 tiles(kSide / 32, kSide / 32), threads(32, 32);
   return {
@@ -56,13 +59,21 @@ std::vector<Case> cases() {
       {"integer_mix", 0, [=] { bench::integer_mix<<<64, 256>>>(reinterpret_cast<std::uint32_t*>(a), 64); }},
       {"exponentials", 0, [=] { bench::exponentials<<<64, 256>>>(a, 64); }},
       {"vector_add", 0, [=] { bench::vector_add<<<1024, 256>>>(a, b, c, kElements); }},
-      {"vector_add4", 0, [=] { bench::vector_add4<<<256, 256>>>(reinterpret_cast<float4*>(a), reinterpret_cast<float4*>(b), reinterpret_cast<float4*>(c), kElements / 4); }},
+      {"vector_add4", 0,
+       [=] {
+         bench::vector_add4<<<256, 256>>>(reinterpret_cast<float4*>(a), reinterpret_cast<float4*>(b),
+                                          reinterpret_cast<float4*>(c), kElements / 4);
+       }},
       {"gather", 0, [=] { bench::gather<<<1024, 256>>>(a, index, c, kElements); }},
       {"block_reduce", 0, [=] { bench::block_reduce<<<256, 256>>>(a, c, kElements); }},
-      {"tiled_matmul", 2.0 * kSide * kSide * kSide, [=] { bench::tiled_matmul<<<tiles, threads>>>(a, b, c, kSide); }},
+      {"tiled_matmul", 2.0 * kSide * kSide * kSide,
+       [=] { bench::tiled_matmul<<<tiles, threads>>>(a, b, c, kSide); }},
       {"tensor_products", 4096.0 * 64 * 8 * 64 * 8, [=] { bench::tensor_products<<<64, 256>>>(a, 64); }},
       {"tensor_matmul", 2.0 * 512 * 512 * 512,
-       [=] { bench::tensor_matmul<<<dim3(8, 8), 128>>>(reinterpret_cast<__nv_bfloat16*>(a), reinterpret_cast<__nv_bfloat16*>(b), c, 512); }},
+       [=] {
+         bench::tensor_matmul<<<dim3(8, 8), 128>>>(reinterpret_cast<__nv_bfloat16*>(a),
+                                                   reinterpret_cast<__nv_bfloat16*>(b), c, 512);
+       }},
   };
 }
 
@@ -101,7 +112,8 @@ int main(int argc, char** argv) {
     }
     if (only_count) continue;
     const auto found = counts.find(c.name);
-    std::printf("%-16s %12.3f %14.2f", c.name, best * 1e3, found == counts.end() ? 0.0 : found->second / best * 1e-9);
+    std::printf("%-16s %12.3f %14.2f", c.name, best * 1e3,
+                found == counts.end() ? 0.0 : found->second / best * 1e-9);
     if (c.flops != 0) std::printf(" %10.1f", c.flops / best * 1e-9);
     std::printf("\n");
   }

@@ -16,7 +16,8 @@ bool BlockPast::covers(const BlockPast& other) const {
   for (std::size_t i = 0; i < warps.size(); ++i) {
     if (other.warps[i] > warps[i]) return false;
   }
-  return std::all_of(other.threads.begin(), other.threads.end(), [&](const auto& entry) { return covers(entry.first, entry.second); });
+  return std::all_of(other.threads.begin(), other.threads.end(),
+                     [&](const auto& entry) { return covers(entry.first, entry.second); });
 }
 
 void BlockPast::add(unsigned thread, Time time) {
@@ -41,7 +42,8 @@ const BlockPast* Knowledge::of(std::uint32_t block) const {
   return index < chunks_.size() && chunks_[index] ? (*chunks_[index])[block % kChunk].get() : nullptr;
 }
 
-std::shared_ptr<const Knowledge::Chunk> Knowledge::join(const std::shared_ptr<const Chunk>& a, const std::shared_ptr<const Chunk>& b) {
+std::shared_ptr<const Knowledge::Chunk> Knowledge::join(const std::shared_ptr<const Chunk>& a,
+                                                        const std::shared_ptr<const Chunk>& b) {
   if (!b || a == b) return a;
   if (!a) return b;
   std::shared_ptr<Chunk> result;  // made when the first entry differs from a's
@@ -67,7 +69,9 @@ Knowledge::Pointer Knowledge::join(const Pointer& a, const Pointer& b) {
   std::vector<std::shared_ptr<const Chunk>> chunks(std::max(a->chunks_.size(), b->chunks_.size()));
   bool is_a = chunks.size() == a->chunks_.size();
   for (std::size_t i = 0; i < chunks.size(); ++i) {
-    const auto part = [i](const Pointer& from) { return i < from->chunks_.size() ? from->chunks_[i] : nullptr; };
+    const auto part = [i](const Pointer& from) {
+      return i < from->chunks_.size() ? from->chunks_[i] : nullptr;
+    };
     chunks[i] = join(part(a), part(b));
     is_a = is_a && chunks[i] == part(a);
   }

@@ -10,7 +10,8 @@
 namespace emulator {
 namespace {
 
-constexpr std::array kNames = {"out of bounds", "misaligned", "uninitialized", "race", "barrier", "invalid operation", "api", "assertion"};
+constexpr std::array kNames = {"out of bounds", "misaligned",        "uninitialized", "race",
+                               "barrier",       "invalid operation", "api",           "assertion"};
 
 struct Counted {
   Finding first;
@@ -30,7 +31,8 @@ Record& record() {
   return *record;
 }
 
-/// The message without its numbers: what is the same mistake at another address. Numbers are runs of digits, and hexadecimal words.
+/// The message without its numbers: what is the same mistake at another address. Numbers are runs of digits,
+/// and hexadecimal words.
 std::string shape(const std::string& message) {
   std::string result;
   for (std::size_t i = 0; i < message.size();) {
@@ -41,14 +43,17 @@ std::string shape(const std::string& message) {
     }
     const bool hex = message.compare(i, 2, "0x") == 0;
     i += hex ? 2 : 1;
-    while (i < message.size() && (hex ? std::isxdigit(static_cast<unsigned char>(message[i])) : std::isdigit(static_cast<unsigned char>(message[i])))) ++i;
+    while (i < message.size() && (hex ? std::isxdigit(static_cast<unsigned char>(message[i]))
+                                      : std::isdigit(static_cast<unsigned char>(message[i]))))
+      ++i;
     result += '#';
   }
   return result;
 }
 
 std::string triple(const std::uint32_t (&index)[3]) {
-  return "(" + std::to_string(index[0]) + "," + std::to_string(index[1]) + "," + std::to_string(index[2]) + ")";
+  return "(" + std::to_string(index[0]) + "," + std::to_string(index[1]) + "," + std::to_string(index[2]) +
+         ")";
 }
 
 std::string quoted(const std::string& text) {
@@ -90,7 +95,8 @@ void report(const Finding& finding) {
   ++all.per_kind[static_cast<std::size_t>(finding.kind)];
   // Unrolled loops repeat a source line at many places of the PTX.
   const int ptx_line = finding.line != 0 ? 0 : finding.ptx_line;
-  const Record::Place place{finding.kind, finding.kernel, finding.file, finding.line, ptx_line, shape(finding.message)};
+  const Record::Place place{finding.kind, finding.kernel, finding.file,
+                            finding.line, ptx_line,       shape(finding.message)};
   const auto [known, is_new] = all.index.try_emplace(place, all.findings.size());
   if (is_new) {
     all.findings.push_back({finding, 0});
@@ -119,15 +125,19 @@ std::string findings_json() {
   std::string json = "[";
   for (const Counted& counted : all.findings) {
     const Finding& finding = counted.first;
-    const auto list = [](const std::uint32_t (&index)[3]) {
-      return "[" + std::to_string(index[0]) + ", " + std::to_string(index[1]) + ", " + std::to_string(index[2]) + "]";
+    const auto list = [](const std::uint32_t(&index)[3]) {
+      return "[" + std::to_string(index[0]) + ", " + std::to_string(index[1]) + ", " +
+             std::to_string(index[2]) + "]";
     };
     json += json.size() > 1 ? ",\n " : "\n ";
     json += "{\"kind\": " + quoted(name_of(finding.kind)) + ", \"count\": " + std::to_string(counted.count);
-    json += std::string(", \"fatal\": ") + (finding.fatal ? "true" : "false") + ", \"message\": " + quoted(finding.message);
+    json += std::string(", \"fatal\": ") + (finding.fatal ? "true" : "false") +
+            ", \"message\": " + quoted(finding.message);
     if (!finding.kernel.empty()) {
-      json += ", \"kernel\": " + quoted(finding.kernel) + ", \"file\": " + quoted(finding.file) + ", \"line\": " + std::to_string(finding.line);
-      json += ", \"ptx_line\": " + std::to_string(finding.ptx_line) + ", \"block\": " + list(finding.block) + ", \"thread\": " + list(finding.thread);
+      json += ", \"kernel\": " + quoted(finding.kernel) + ", \"file\": " + quoted(finding.file) +
+              ", \"line\": " + std::to_string(finding.line);
+      json += ", \"ptx_line\": " + std::to_string(finding.ptx_line) + ", \"block\": " + list(finding.block) +
+              ", \"thread\": " + list(finding.thread);
       json += ", \"address\": " + std::to_string(finding.address);
     }
     json += "}";

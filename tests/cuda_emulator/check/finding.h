@@ -22,17 +22,18 @@ const char* name_of(FindingKind kind);
 /// One mistake: what, and where.
 struct Finding {
   FindingKind kind{};
-  bool fatal = false;             // stops the kernel, as the hardware would
-  std::string kernel;             // demangled name; "" outside of kernels
-  std::string file;               // source file, when compiled with -lineinfo
-  int line = 0;                   // source line; 0: unknown
+  bool fatal = false;  // stops the kernel, as the hardware would
+  std::string kernel;  // demangled name; "" outside of kernels
+  std::string file;    // source file, when compiled with -lineinfo
+  int line = 0;        // source line; 0: unknown
   int ptx_line = 0;
   std::uint32_t block[3] = {0, 0, 0}, thread[3] = {0, 0, 0};
   std::uint64_t address = 0;
-  std::string message;            // one sentence
+  std::string message;  // one sentence
 };
 
-/// Prints the finding on stderr (each place once; repetitions are counted) and keeps it for the report. Thread-safe.
+/// Prints the finding on stderr (each place once; repetitions are counted) and keeps it for the report.
+/// Thread-safe.
 void report(const Finding& finding);
 /// Counts of what was reported, per kind, including repetitions.
 std::uint64_t findings_reported(FindingKind kind);

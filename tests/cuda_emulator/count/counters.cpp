@@ -9,14 +9,17 @@
 namespace emulator {
 namespace {
 
-constexpr std::array kClassNames = {"integer",      "fp32",        "fp64",         "half",       "special",    "convert", "move",          "predicate",  "load_global",
-                                    "store_global", "load_shared", "store_shared", "load_local", "store_local", "load_constant", "load_param", "atomic",
-                                    "shuffle",      "vote",        "barrier",      "fence",      "control",    "call",    "async_copy",    "matrix_load", "tensor",
-                                    "other"};
+constexpr std::array kClassNames = {
+    "integer",     "fp32",        "fp64",          "half",         "special",     "convert",
+    "move",        "predicate",   "load_global",   "store_global", "load_shared", "store_shared",
+    "load_local",  "store_local", "load_constant", "load_param",   "atomic",      "shuffle",
+    "vote",        "barrier",     "fence",         "control",      "call",        "async_copy",
+    "matrix_load", "tensor",      "other"};
 static_assert(kClassNames.size() == static_cast<std::size_t>(Class::count_));
 
 struct Records {
-  using Shape = std::tuple<std::string, std::array<std::uint32_t, 3>, std::array<std::uint32_t, 3>, std::uint64_t>;
+  using Shape =
+      std::tuple<std::string, std::array<std::uint32_t, 3>, std::array<std::uint32_t, 3>, std::uint64_t>;
   std::mutex mutex;
   std::map<Shape, std::size_t> index;
   std::vector<KernelRecord> kernels;
@@ -31,7 +34,8 @@ std::array<std::uint32_t, 3> triple(const std::uint32_t (&size)[3]) { return {si
 
 KernelRecord& record_of(Records& all, const Launch& launch) {
   const std::string& name = launch.kernel ? info(*launch.kernel).name : launch.program->name;
-  const Records::Shape shape{name, triple(launch.config.grid), triple(launch.config.block), launch.config.dynamic_shared};
+  const Records::Shape shape{name, triple(launch.config.grid), triple(launch.config.block),
+                             launch.config.dynamic_shared};
   const auto [found, is_new] = all.index.try_emplace(shape, all.kernels.size());
   if (is_new) {
     KernelRecord& record = all.kernels.emplace_back();
@@ -57,7 +61,8 @@ void add_instructions(KernelRecord& record, const LaunchCounts::PerProgram& coun
     record.warp_instructions[c] += counts.executed[i];
     record.thread_instructions[c] += counts.lanes[i];
     // aux2 of a matrix product: its floating-point operations / 64.
-    if (program.classes[i] == Class::tensor) record.tensor_flops += counts.executed[i] * program.code[i].aux2 * 64;
+    if (program.classes[i] == Class::tensor)
+      record.tensor_flops += counts.executed[i] * program.code[i].aux2 * 64;
   }
 }
 

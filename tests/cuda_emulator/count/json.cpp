@@ -7,7 +7,9 @@
 namespace emulator {
 namespace {
 
-double ratio(std::uint64_t a, std::uint64_t b) { return b == 0 ? 0 : static_cast<double>(a) / static_cast<double>(b); }
+double ratio(std::uint64_t a, std::uint64_t b) {
+  return b == 0 ? 0 : static_cast<double>(a) / static_cast<double>(b);
+}
 
 void write(JsonWriter& json, std::string_view name, const std::array<std::uint32_t, 3>& size) {
   json.key(name).open('[');
@@ -16,7 +18,11 @@ void write(JsonWriter& json, std::string_view name, const std::array<std::uint32
 }
 
 void write(JsonWriter& json, std::string_view name, const Traffic& traffic) {
-  json.key(name).open('{').member("requests", traffic.requests).member("sectors", traffic.sectors).member("useful_bytes", traffic.useful_bytes);
+  json.key(name)
+      .open('{')
+      .member("requests", traffic.requests)
+      .member("sectors", traffic.sectors)
+      .member("useful_bytes", traffic.useful_bytes);
   json.member("efficiency", ratio(traffic.useful_bytes, 32 * traffic.sectors)).close('}');
 }
 
@@ -34,8 +40,12 @@ void write_memory(JsonWriter& json, const MemoryCounts& memory) {
   write(json, "global_loads", memory.global_loads);
   write(json, "global_stores", memory.global_stores);
   const std::uint64_t compulsory = memory.read_bytes + memory.written_bytes;
-  const std::uint64_t sectors = memory.global_loads.sectors + memory.global_stores.sectors + memory.global_atomics.sectors;
-  json.key("compulsory").open('{').member("read_bytes", memory.read_bytes).member("written_bytes", memory.written_bytes);
+  const std::uint64_t sectors =
+      memory.global_loads.sectors + memory.global_stores.sectors + memory.global_atomics.sectors;
+  json.key("compulsory")
+      .open('{')
+      .member("read_bytes", memory.read_bytes)
+      .member("written_bytes", memory.written_bytes);
   json.member("amplification", ratio(32 * sectors, compulsory)).close('}');
   write(json, "local_loads", memory.local_loads);
   write(json, "local_stores", memory.local_stores);
@@ -45,7 +55,11 @@ void write_memory(JsonWriter& json, const MemoryCounts& memory) {
   write(json, "matrix_stores", memory.matrix_stores);
   write(json, "global_atomics", memory.global_atomics);
   write(json, "shared_atomics", memory.shared_atomics);
-  json.key("constant_loads").open('{').member("requests", memory.constant_requests).member("words", memory.constant_words).close('}');
+  json.key("constant_loads")
+      .open('{')
+      .member("requests", memory.constant_requests)
+      .member("words", memory.constant_words)
+      .close('}');
   json.member("async_copy_bytes", memory.async_copy_bytes);
 }
 
@@ -53,7 +67,9 @@ void write(JsonWriter& json, const KernelRecord& record) {
   json.open('{').member("name", record.demangled).member("mangled", record.name);
   write(json, "grid", record.grid);
   write(json, "block", record.block);
-  json.member("dynamic_shared", record.dynamic_shared).member("static_shared", record.static_shared).member("local_bytes", record.local_bytes);
+  json.member("dynamic_shared", record.dynamic_shared)
+      .member("static_shared", record.static_shared)
+      .member("local_bytes", record.local_bytes);
   json.member("registers_estimate", static_cast<std::uint64_t>(std::max(record.registers, 0)));
   json.member("launches", record.launches);
   std::uint64_t warp_instructions = 0, thread_instructions = 0;
@@ -61,7 +77,8 @@ void write(JsonWriter& json, const KernelRecord& record) {
   for (std::size_t i = 0; i < record.warp_instructions.size(); ++i) {
     warp_instructions += record.warp_instructions[i];
     thread_instructions += record.thread_instructions[i];
-    if (record.warp_instructions[i] != 0) json.member(name_of(static_cast<Class>(i)), record.warp_instructions[i]);
+    if (record.warp_instructions[i] != 0)
+      json.member(name_of(static_cast<Class>(i)), record.warp_instructions[i]);
   }
   json.close('}');
   json.member("warp_instructions", warp_instructions).member("thread_instructions", thread_instructions);
@@ -78,8 +95,12 @@ void write_activity(JsonWriter& json) {
   const Activity& did = activity();
   json.key("activity").open('{');
   json.member("launches", did.launches.load()).member("graph_launches", did.graph_launches.load());
-  json.member("copies", did.copies.load()).member("copied_bytes", did.copied_bytes.load()).member("memsets", did.memsets.load());
-  json.member("synchronizations", did.synchronizations.load()).member("allocations", did.allocations.load()).close('}');
+  json.member("copies", did.copies.load())
+      .member("copied_bytes", did.copied_bytes.load())
+      .member("memsets", did.memsets.load());
+  json.member("synchronizations", did.synchronizations.load())
+      .member("allocations", did.allocations.load())
+      .close('}');
 }
 
 }  // namespace
@@ -101,7 +122,8 @@ void write_counters_file() {
   const std::string text = counters_json();
   const bool written = file && std::fwrite(text.data(), 1, text.size(), file) == text.size();
   const bool closed = file && std::fclose(file) == 0;
-  if (!written || !closed) std::fprintf(stderr, "cuda_emulator: CUDA_EMULATOR_COUNTERS: %s: cannot be written\n", path.c_str());
+  if (!written || !closed)
+    std::fprintf(stderr, "cuda_emulator: CUDA_EMULATOR_COUNTERS: %s: cannot be written\n", path.c_str());
 }
 
 }  // namespace emulator

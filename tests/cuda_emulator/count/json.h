@@ -7,7 +7,8 @@
 
 namespace emulator {
 
-/// Writes JSON text, with line breaks between the members of the outer levels. No checks: the caller nests correctly.
+/// Writes JSON text, with line breaks between the members of the outer levels. No checks: the caller nests
+/// correctly.
 class JsonWriter {
  public:
   JsonWriter& open(char bracket) {

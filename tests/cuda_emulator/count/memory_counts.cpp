@@ -40,11 +40,14 @@ bool is_consecutive(const std::uint64_t* address, std::uint64_t bytes) {
 bool is_uniform(const std::uint64_t* address, Mask active) {
   const std::uint64_t first = address[std::countr_zero(active)];
   std::uint64_t differs = 0;
-  for (std::uint32_t i = 0; i < kLanes; ++i) differs |= (address[i] ^ first) & (0 - static_cast<std::uint64_t>(active >> i & 1u));
+  for (std::uint32_t i = 0; i < kLanes; ++i)
+    differs |= (address[i] ^ first) & (0 - static_cast<std::uint64_t>(active >> i & 1u));
   return differs == 0;
 }
 
-std::uint64_t sectors_between(std::uint64_t first, std::uint64_t end) { return (end - 1) / 32 - first / 32 + 1; }
+std::uint64_t sectors_between(std::uint64_t first, std::uint64_t end) {
+  return (end - 1) / 32 - first / 32 + 1;
+}
 
 struct Distinct {
   std::uint64_t addresses = 0, sectors = 0;
@@ -75,8 +78,10 @@ void count_global(LaunchCounts::Memory& memory, const Access& access) {
   const bool write = access.kind == Access::Kind::write;
   Traffic& traffic = write ? memory.counts.global_stores : memory.counts.global_loads;
   const auto touch = [&](std::uint64_t address, std::uint64_t bytes) {
-    if (write) memory.touched.write(address, bytes);
-    else memory.touched.read(address, bytes);
+    if (write)
+      memory.touched.write(address, bytes);
+    else
+      memory.touched.read(address, bytes);
   };
   ++traffic.requests;
   const std::uint64_t first = access.address[std::countr_zero(access.active)];
@@ -97,11 +102,14 @@ void count_global(LaunchCounts::Memory& memory, const Access& access) {
   }
 }
 
-/// The words of a thread lie 128 bytes apart, next to the same words of its neighbours: lanes that use one offset share 4 sectors.
+/// The words of a thread lie 128 bytes apart, next to the same words of its neighbours: lanes that use one
+/// offset share 4 sectors.
 void count_local(MemoryCounts& counts, const Access& access) {
   Traffic& traffic = access.kind == Access::Kind::write ? counts.local_stores : counts.local_loads;
   SmallSet sectors;
-  each_lane(access.active, [&](int lane) { sectors.add(access.address[lane] / 4 * 4 + static_cast<std::uint64_t>(lane) / 8); });
+  each_lane(access.active, [&](int lane) {
+    sectors.add(access.address[lane] / 4 * 4 + static_cast<std::uint64_t>(lane) / 8);
+  });
   ++traffic.requests;
   traffic.sectors += sectors.size() * std::uint64_t{std::max(1u, access.bytes / 4)};
   traffic.useful_bytes += static_cast<std::uint64_t>(std::popcount(access.active)) * access.bytes;
@@ -113,7 +121,8 @@ std::uint32_t lanes_per_phase(std::uint32_t bytes) { return bytes <= 4 ? 32 : 12
 std::uint64_t phases(Mask active, std::uint32_t bytes) {
   const std::uint32_t lanes = lanes_per_phase(bytes);
   std::uint64_t count = 0;
-  for (std::uint32_t first = 0; first < kLanes; first += lanes) count += ((active >> first) & (~0u >> (32 - lanes))) != 0;
+  for (std::uint32_t first = 0; first < kLanes; first += lanes)
+    count += ((active >> first) & (~0u >> (32 - lanes))) != 0;
   return count;
 }
 
@@ -155,7 +164,8 @@ void count_shared(MemoryCounts& counts, const Access& access) {
 }
 
 void count_atomic(MemoryCounts& counts, const Access& access) {
-  AtomicTraffic& traffic = access.where == Access::Where::shared ? counts.shared_atomics : counts.global_atomics;
+  AtomicTraffic& traffic =
+      access.where == Access::Where::shared ? counts.shared_atomics : counts.global_atomics;
   SmallSet addresses;
   unsigned most = 0;
   each_lane(access.active, [&](int lane) { most = std::max(most, addresses.add(access.address[lane])); });
@@ -179,7 +189,8 @@ void count_constant(MemoryCounts& counts, const Access& access) {
 }  // namespace
 
 std::uint64_t shared_wavefronts(const std::uint64_t* address, Mask active, std::uint32_t bytes) {
-  if (bytes >= 4 && active == ~0u && is_consecutive(address, bytes)) return bytes / 4;  // aligned to their size: no two phases' chunks collide
+  if (bytes >= 4 && active == ~0u && is_consecutive(address, bytes))
+    return bytes / 4;  // aligned to their size: no two phases' chunks collide
   if (is_uniform(address, active)) return phases(active, bytes);
   const std::uint32_t lanes = lanes_per_phase(bytes), chunk = std::max(bytes, 4u);
   std::uint64_t sum = 0;
@@ -204,10 +215,14 @@ void count_access(LaunchCounts& counts, const Access& access) {
     return;
   }
   switch (access.where) {
-    case Access::Where::global: return count_global(memory, access);
-    case Access::Where::shared: return count_shared(memory.counts, access);
-    case Access::Where::local: return count_local(memory.counts, access);
-    case Access::Where::constant: return count_constant(memory.counts, access);
+    case Access::Where::global:
+      return count_global(memory, access);
+    case Access::Where::shared:
+      return count_shared(memory.counts, access);
+    case Access::Where::local:
+      return count_local(memory.counts, access);
+    case Access::Where::constant:
+      return count_constant(memory.counts, access);
   }
 }
 
@@ -216,7 +231,8 @@ void count_matrix_rows(LaunchCounts& counts, const std::uint32_t* offsets, int m
   ++traffic.requests;
   traffic.ideal_wavefronts += static_cast<std::uint64_t>(matrices);
   for (int matrix = 0; matrix < matrices; ++matrix) {
-    traffic.wavefronts += phase_wavefronts(0xffu, 8, [&](int row) { return std::uint64_t{offsets[matrix * 8 + row] / 16}; });
+    traffic.wavefronts +=
+        phase_wavefronts(0xffu, 8, [&](int row) { return std::uint64_t{offsets[matrix * 8 + row] / 16}; });
   }
 }
 
@@ -238,8 +254,10 @@ void TouchedBytes::touch(std::uint64_t address, std::uint64_t bytes) {
     const std::uint64_t mask = (~0ull >> (64 - count)) << bit;
     Page& here = page(at / kPage);
     const std::size_t word = at % kPage / 64;
-    if constexpr (Write) here.written[word] |= mask;
-    else here.read[word] |= mask & ~here.written[word];
+    if constexpr (Write)
+      here.written[word] |= mask;
+    else
+      here.read[word] |= mask & ~here.written[word];
     at += count;
   }
 }

@@ -16,7 +16,8 @@ struct KernelRecord {
   std::uint64_t dynamic_shared = 0, static_shared = 0, local_bytes = 0;  // bytes; local: per thread
   int registers = 0;                                                     // per thread, an estimate
   std::uint64_t launches = 0;
-  std::array<std::uint64_t, static_cast<std::size_t>(Class::count_)> warp_instructions{}, thread_instructions{};
+  std::array<std::uint64_t, static_cast<std::size_t>(Class::count_)> warp_instructions{},
+      thread_instructions{};
   std::uint64_t divergent_branches = 0, barriers = 0;
   std::uint64_t tensor_flops = 0;
   MemoryCounts memory;

@@ -10,19 +10,23 @@
 namespace emulator::roofline {
 namespace {
 
-// Public data sheets and architecture white papers of NVIDIA: "H100 Tensor Core GPU" data sheet and Hopper white paper; "A100 80GB" data sheet and Ampere white paper;
-// "H200 Tensor Core GPU" data sheet; "L4" and "L40S" data sheets; Ada white paper (RTX 4090). Limits per SM: CUDA C++ Programming Guide, technical specifications per
-// compute capability (8.0, 8.9, 9.0). Clocks are boost clocks, tensor rates are without sparsity.
-// Bandwidth of the second-level cache: A100 5120 bytes per clock (white paper); H100 and RTX 4090 as others have measured it (Chips and Cheese 2022, 2023), L4 and
-// L40S scaled from the RTX 4090 by SMs and clock. These are the least certain numbers here.
+// Public data sheets and architecture white papers of NVIDIA: "H100 Tensor Core GPU" data sheet and Hopper
+// white paper; "A100 80GB" data sheet and Ampere white paper; "H200 Tensor Core GPU" data sheet; "L4" and
+// "L40S" data sheets; Ada white paper (RTX 4090). Limits per SM: CUDA C++ Programming Guide, technical
+// specifications per compute capability (8.0, 8.9, 9.0). Clocks are boost clocks, tensor rates are without
+// sparsity. Bandwidth of the second-level cache: A100 5120 bytes per clock (white paper); H100 and RTX 4090
+// as others have measured it (Chips and Cheese 2022, 2023), L4 and L40S scaled from the RTX 4090 by SMs and
+// clock. These are the least certain numbers here.
 constexpr std::array kGpus = {
-    //   name      title           SMs  GHz    HBM     L2      tensor  fp32 threads warps blocks registers shared  block reserved
-    Gpu{"h100",    "H100 SXM",     132, 1.980, 3350.0, 5500.0, 989.4,  128, 2048,   64,   32,    65536,    228,    227,  1024},
-    Gpu{"h200",    "H200 SXM",     132, 1.980, 4800.0, 5500.0, 989.4,  128, 2048,   64,   32,    65536,    228,    227,  1024},
-    Gpu{"a100",    "A100 SXM 80",  108, 1.410, 2039.0, 7219.0, 311.9,  64,  2048,   64,   32,    65536,    164,    163,  1024},
-    Gpu{"rtx4090", "GeForce 4090", 128, 2.520, 1008.0, 5000.0, 165.2,  128, 1536,   48,   24,    65536,    100,    99,   1024},
-    Gpu{"l40s",    "L40S",         142, 2.520, 864.0,  5500.0, 362.1,  128, 1536,   48,   24,    65536,    100,    99,   1024},
-    Gpu{"l4",      "L4",           58,  2.040, 300.0,  1830.0, 121.0,  128, 1536,   48,   24,    65536,    100,    99,   1024},
+    //   name      title           SMs  GHz    HBM     L2      tensor  fp32 threads warps blocks registers
+    //   shared  block reserved
+    Gpu{"h100", "H100 SXM", 132, 1.980, 3350.0, 5500.0, 989.4, 128, 2048, 64, 32, 65536, 228, 227, 1024},
+    Gpu{"h200", "H200 SXM", 132, 1.980, 4800.0, 5500.0, 989.4, 128, 2048, 64, 32, 65536, 228, 227, 1024},
+    Gpu{"a100", "A100 SXM 80", 108, 1.410, 2039.0, 7219.0, 311.9, 64, 2048, 64, 32, 65536, 164, 163, 1024},
+    Gpu{"rtx4090", "GeForce 4090", 128, 2.520, 1008.0, 5000.0, 165.2, 128, 1536, 48, 24, 65536, 100, 99,
+        1024},
+    Gpu{"l40s", "L40S", 142, 2.520, 864.0, 5500.0, 362.1, 128, 1536, 48, 24, 65536, 100, 99, 1024},
+    Gpu{"l4", "L4", 58, 2.040, 300.0, 1830.0, 121.0, 128, 1536, 48, 24, 65536, 100, 99, 1024},
 };
 
 // Per SM and clock, the same on all of them (Programming Guide, arithmetic instruction throughput).
@@ -41,7 +45,8 @@ Work kernel_of(const nlohmann::json& json) {
     kernel.block[i] = json.at("block").at(i);
   }
   kernel.launches = json.at("launches");
-  if (kernel.launches < 1 || product(kernel.grid) == 0 || product(kernel.block) == 0) throw std::runtime_error("a kernel without launches or threads");
+  if (kernel.launches < 1 || product(kernel.grid) == 0 || product(kernel.block) == 0)
+    throw std::runtime_error("a kernel without launches or threads");
   kernel.shared_bytes = json.at("dynamic_shared").get<double>() + json.at("static_shared").get<double>();
   kernel.registers = json.at("registers_estimate");
   const auto per_launch = [&](const nlohmann::json& value) { return value.get<double>() / kernel.launches; };
@@ -49,9 +54,13 @@ Work kernel_of(const nlohmann::json& json) {
   kernel.special_ops = per_launch(json.at("special_function_ops"));
   kernel.fp32_ops = per_launch(json.at("fp32_ops"));
   kernel.tensor_flops = per_launch(json.at("tensor_flops"));
-  for (const char* traffic : {"global_loads", "global_stores", "global_atomics", "local_loads", "local_stores"}) kernel.sectors += per_launch(json.at(traffic).at("sectors"));
-  kernel.compulsory_bytes = per_launch(json.at("compulsory").at("read_bytes")) + per_launch(json.at("compulsory").at("written_bytes"));
-  for (const char* traffic : {"shared_loads", "shared_stores", "matrix_loads", "matrix_stores"}) kernel.shared_wavefronts += per_launch(json.at(traffic).at("wavefronts"));
+  for (const char* traffic :
+       {"global_loads", "global_stores", "global_atomics", "local_loads", "local_stores"})
+    kernel.sectors += per_launch(json.at(traffic).at("sectors"));
+  kernel.compulsory_bytes = per_launch(json.at("compulsory").at("read_bytes")) +
+                            per_launch(json.at("compulsory").at("written_bytes"));
+  for (const char* traffic : {"shared_loads", "shared_stores", "matrix_loads", "matrix_stores"})
+    kernel.shared_wavefronts += per_launch(json.at(traffic).at("wavefronts"));
   kernel.shared_wavefronts += per_launch(json.at("shared_atomics").at("serialized"));
   kernel.atomic_serialized = per_launch(json.at("global_atomics").at("serialized"));
   return kernel;
@@ -62,7 +71,8 @@ Work kernel_of(const nlohmann::json& json) {
 std::span<const Gpu> gpus() { return kGpus; }
 
 const Gpu* find_gpu(const std::string& name) {
-  const auto found = std::find_if(kGpus.begin(), kGpus.end(), [&](const Gpu& gpu) { return name == gpu.name; });
+  const auto found =
+      std::find_if(kGpus.begin(), kGpus.end(), [&](const Gpu& gpu) { return name == gpu.name; });
   return found == kGpus.end() ? nullptr : &*found;
 }
 
@@ -80,8 +90,10 @@ std::vector<Work> read_counters(const std::string& path) {
 }
 
 std::map<std::string, Resources> read_ptxas(std::istream& text) {
-  static const std::regex entry("Compiling entry function '([^']+)'"), function("Function properties for (\\S+)"),
-      spills("(\\d+) bytes spill stores, (\\d+) bytes spill loads"), registers("Used (\\d+) registers"), shared("(\\d+) bytes smem");
+  static const std::regex entry("Compiling entry function '([^']+)'"),
+      function("Function properties for (\\S+)"),
+      spills("(\\d+) bytes spill stores, (\\d+) bytes spill loads"), registers("Used (\\d+) registers"),
+      shared("(\\d+) bytes smem");
   std::map<std::string, Resources> result;
   std::string current, described;  // the entry being compiled; the function whose stack is described
   std::smatch match;
@@ -118,15 +130,20 @@ Occupancy occupancy_of(const Gpu& gpu, const Work& kernel, int registers, double
     limit(warps_that_fit / round_up(warps, 4), "registers");
   }
   const double shared = std::ceil((shared_bytes + gpu.reserved_shared) / 128) * 128;
-  if (shared_bytes > gpu.shared_per_block_kib * 1024.0) limit(0, "shared memory");
-  else limit(static_cast<int>(gpu.shared_kib * 1024.0 / shared), "shared memory");
+  if (shared_bytes > gpu.shared_per_block_kib * 1024.0)
+    limit(0, "shared memory");
+  else
+    limit(static_cast<int>(gpu.shared_kib * 1024.0 / shared), "shared memory");
 
   result.occupancy = static_cast<double>(result.blocks * warps) / gpu.max_warps;
-  const std::uint64_t at_once = static_cast<std::uint64_t>(result.blocks) * static_cast<std::uint64_t>(gpu.sms), blocks = product(kernel.grid);
+  const std::uint64_t at_once =
+                          static_cast<std::uint64_t>(result.blocks) * static_cast<std::uint64_t>(gpu.sms),
+                      blocks = product(kernel.grid);
   if (at_once == 0) return result;
   result.waves = (blocks + at_once - 1) / at_once;
   // A grid smaller than one wave is judged by the SMs that it leaves idle.
-  const double room = result.waves == 1 ? std::max<double>(gpu.sms, static_cast<double>(blocks)) : static_cast<double>(result.waves * at_once);
+  const double room = result.waves == 1 ? std::max<double>(gpu.sms, static_cast<double>(blocks))
+                                        : static_cast<double>(result.waves * at_once);
   result.tail_efficiency = static_cast<double>(blocks) / room;
   return result;
 }
@@ -143,7 +160,8 @@ std::vector<Bound> bounds_of(const Gpu& gpu, const Work& kernel) {
       {"FP32", kernel.fp32_ops / (gpu.fp32_lanes * clocks)},
       {"atomics", kernel.atomic_serialized / clocks},
   };
-  std::stable_sort(bounds.begin(), bounds.end(), [](const Bound& a, const Bound& b) { return a.seconds > b.seconds; });
+  std::stable_sort(bounds.begin(), bounds.end(),
+                   [](const Bound& a, const Bound& b) { return a.seconds > b.seconds; });
   return bounds;
 }
 

@@ -24,23 +24,30 @@ std::string size_text(const std::array<std::uint64_t, 3>& size) {
 void print_kernel(std::ostream& out, const Gpu& gpu, const Work& kernel, const Resources* resources) {
   const int registers = resources ? resources->registers : static_cast<int>(kernel.registers);
   const Occupancy occupancy = occupancy_of(gpu, kernel, registers, kernel.shared_bytes);
-  out << kernel.name << "\n  grid " << size_text(kernel.grid) << ", block " << size_text(kernel.block) << format(", %.0f launches\n", kernel.launches);
-  out << "  " << registers << (resources ? " registers (ptxas)" : " registers (estimate)") << format(", %.0f bytes of shared memory", kernel.shared_bytes);
-  if (resources) out << ", spills " << resources->spill_stores << " bytes stored, " << resources->spill_loads << " loaded";
+  out << kernel.name << "\n  grid " << size_text(kernel.grid) << ", block " << size_text(kernel.block)
+      << format(", %.0f launches\n", kernel.launches);
+  out << "  " << registers << (resources ? " registers (ptxas)" : " registers (estimate)")
+      << format(", %.0f bytes of shared memory", kernel.shared_bytes);
+  if (resources)
+    out << ", spills " << resources->spill_stores << " bytes stored, " << resources->spill_loads << " loaded";
   out << "\n";
   if (occupancy.blocks == 0) {
     out << "  does not fit on this GPU: too much " << occupancy.limit << " per block\n";
     return;
   }
-  out << format("  occupancy estimate: %d blocks per SM (%.0f %%), limited by %s; %llu waves, tail efficiency %.0f %%\n", occupancy.blocks, 100 * occupancy.occupancy,
-                occupancy.limit, static_cast<unsigned long long>(occupancy.waves), 100 * occupancy.tail_efficiency);
+  out << format(
+      "  occupancy estimate: %d blocks per SM (%.0f %%), limited by %s; %llu waves, tail efficiency %.0f "
+      "%%\n",
+      occupancy.blocks, 100 * occupancy.occupancy, occupancy.limit,
+      static_cast<unsigned long long>(occupancy.waves), 100 * occupancy.tail_efficiency);
   const std::vector<Bound> bounds = bounds_of(gpu, kernel);
   const double most = bounds[0].seconds;
-  out << format("  time estimate: at least %.3g us per launch, bound by %s; with the tail %.3g us\n", most * 1e6, bounds[0].name,
-                most / occupancy.tail_efficiency * 1e6);
+  out << format("  time estimate: at least %.3g us per launch, bound by %s; with the tail %.3g us\n",
+                most * 1e6, bounds[0].name, most / occupancy.tail_efficiency * 1e6);
   out << "  other estimates:";
   for (std::size_t i = 1; i < bounds.size(); ++i) {
-    if (bounds[i].seconds > 0) out << format("%s %s %.3g us", i == 1 ? "" : ",", bounds[i].name, bounds[i].seconds * 1e6);
+    if (bounds[i].seconds > 0)
+      out << format("%s %s %.3g us", i == 1 ? "" : ",", bounds[i].name, bounds[i].seconds * 1e6);
   }
   out << "\n";
 }
@@ -53,8 +60,10 @@ std::string gpu_names() {
 
 }  // namespace
 
-void print(std::ostream& out, const Gpu& gpu, const std::vector<Work>& kernels, const std::map<std::string, Resources>& resources) {
-  out << "Estimates for one " << gpu.title << ": lower bounds from counted work and public peak rates, not measured times.\n";
+void print(std::ostream& out, const Gpu& gpu, const std::vector<Work>& kernels,
+           const std::map<std::string, Resources>& resources) {
+  out << "Estimates for one " << gpu.title
+      << ": lower bounds from counted work and public peak rates, not measured times.\n";
   for (const Work& kernel : kernels) {
     const auto known = resources.find(kernel.mangled);
     out << "\n";
@@ -67,13 +76,17 @@ int run(std::span<const std::string> arguments, std::ostream& out, std::ostream&
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
     const bool takes_value = argument == "--ptxas" || argument == "--gpu";
-    if ((takes_value && i + 1 == arguments.size()) || (!takes_value && (argument.starts_with("-") || !counters.empty()))) {
+    if ((takes_value && i + 1 == arguments.size()) ||
+        (!takes_value && (argument.starts_with("-") || !counters.empty()))) {
       error << "cuda_roofline: " << argument << ": unexpected\n" << kUsage;
       return 2;
     }
-    if (argument == "--ptxas") ptxas = arguments[++i];
-    else if (argument == "--gpu") name = arguments[++i];
-    else counters = argument;
+    if (argument == "--ptxas")
+      ptxas = arguments[++i];
+    else if (argument == "--gpu")
+      name = arguments[++i];
+    else
+      counters = argument;
   }
   if (counters.empty()) {
     error << kUsage;

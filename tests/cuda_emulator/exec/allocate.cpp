@@ -13,18 +13,24 @@ using ptx::Function;
 using ptx::Instruction;
 using ptx::Operand;
 
-// Opcodes whose first operand is written and not read. Any other opcode's first operand counts as read too, which can only lengthen a life.
+// Opcodes whose first operand is written and not read. Any other opcode's first operand counts as read too,
+// which can only lengthen a life.
 const std::unordered_set<std::string_view>& writing_opcodes() {
   static const std::unordered_set<std::string_view> names = {
-      "abs", "activemask", "add", "addc", "and", "atom", "bfe", "bfi", "bfind", "brev", "clz", "cnot", "copysign", "cos", "cvt", "cvta", "div", "dp2a",
-      "dp4a", "elect", "ex2", "fma", "fns", "isspacep", "ld", "ldmatrix", "ldu", "lg2", "lop3", "mad", "mad24", "madc", "match", "max", "min", "mma",
-      "mov", "movmatrix", "mul", "mul24", "neg", "not", "or", "popc", "prmt", "rcp", "redux", "rem", "rsqrt", "sad", "selp", "set", "setp", "shf",
-      "shfl", "shl", "shr", "sin", "slct", "sqrt", "sub", "subc", "szext", "bmsk", "tanh", "testp", "vote", "wmma", "xor"};
+      "abs",  "activemask", "add",   "addc",     "and",  "atom",     "bfe",  "bfi",      "bfind",
+      "brev", "clz",        "cnot",  "copysign", "cos",  "cvt",      "cvta", "div",      "dp2a",
+      "dp4a", "elect",      "ex2",   "fma",      "fns",  "isspacep", "ld",   "ldmatrix", "ldu",
+      "lg2",  "lop3",       "mad",   "mad24",    "madc", "match",    "max",  "min",      "mma",
+      "mov",  "movmatrix",  "mul",   "mul24",    "neg",  "not",      "or",   "popc",     "prmt",
+      "rcp",  "redux",      "rem",   "rsqrt",    "sad",  "selp",     "set",  "setp",     "shf",
+      "shfl", "shl",        "shr",   "sin",      "slct", "sqrt",     "sub",  "subc",     "szext",
+      "bmsk", "tanh",       "testp", "vote",     "wmma", "xor"};
   return names;
 }
 
 void collect(const Operand& operand, std::vector<int>& out) {
-  if ((operand.kind == Operand::Kind::reg || operand.kind == Operand::Kind::address) && operand.index >= 0) out.push_back(operand.index);
+  if ((operand.kind == Operand::Kind::reg || operand.kind == Operand::Kind::address) && operand.index >= 0)
+    out.push_back(operand.index);
   for (const Operand& element : operand.elements) collect(element, out);
 }
 
@@ -34,7 +40,8 @@ struct Effects {
 
 Effects effects_of(const Instruction& instruction) {
   Effects effects;
-  const bool stores = instruction.opcode == "wmma" && !instruction.modifiers.empty() && instruction.modifiers[0] == "store";
+  const bool stores =
+      instruction.opcode == "wmma" && !instruction.modifiers.empty() && instruction.modifiers[0] == "store";
   const bool writes_first = writing_opcodes().count(instruction.opcode) != 0 && !stores;
   for (std::size_t i = 0; i < instruction.operands.size(); ++i) {
     const bool destination = i == 0 && writes_first && instruction.operands[0].kind != Operand::Kind::address;
@@ -52,7 +59,8 @@ Effects effects_of(const Instruction& instruction) {
 }
 
 bool ends_block(const Instruction& instruction) {
-  return instruction.opcode == "bra" || instruction.opcode == "brx" || instruction.opcode == "ret" || instruction.opcode == "exit" || instruction.opcode == "trap";
+  return instruction.opcode == "bra" || instruction.opcode == "brx" || instruction.opcode == "ret" ||
+         instruction.opcode == "exit" || instruction.opcode == "trap";
 }
 
 struct BasicBlock {
@@ -79,7 +87,8 @@ std::vector<BasicBlock> split_blocks(const Function& function, std::size_t words
   for (int i = 0; i < count; ++i) {
     const Instruction& instruction = function.instructions[static_cast<std::size_t>(i)];
     if (ends_block(instruction)) leader[static_cast<std::size_t>(i) + 1] = 1;
-    for (const int target : branch_targets(function, instruction)) leader[static_cast<std::size_t>(target)] = 1;
+    for (const int target : branch_targets(function, instruction))
+      leader[static_cast<std::size_t>(target)] = 1;
   }
   std::vector<BasicBlock> blocks;
   std::vector<int> block_of(static_cast<std::size_t>(count) + 1, -1);
@@ -99,7 +108,8 @@ std::vector<BasicBlock> split_blocks(const Function& function, std::size_t words
     const Instruction& last = function.instructions[static_cast<std::size_t>(block.end) - 1];
     for (const int target : branch_targets(function, last))
       if (target < count) block.successors.push_back(block_of[static_cast<std::size_t>(target)]);
-    if ((!ends_block(last) || last.guard >= 0) && block.end < count) block.successors.push_back(block_of[static_cast<std::size_t>(block.end)]);
+    if ((!ends_block(last) || last.guard >= 0) && block.end < count)
+      block.successors.push_back(block_of[static_cast<std::size_t>(block.end)]);
   }
   return blocks;
 }
@@ -110,7 +120,8 @@ void flow_backwards(std::vector<BasicBlock>& blocks) {
     for (auto block = blocks.rbegin(); block != blocks.rend(); ++block)
       for (std::size_t w = 0; w < block->in.size(); ++w) {
         std::uint64_t out = 0;
-        for (const int successor : block->successors) out |= blocks[static_cast<std::size_t>(successor)].in[w];
+        for (const int successor : block->successors)
+          out |= blocks[static_cast<std::size_t>(successor)].in[w];
         const std::uint64_t in = block->use[w] | (out & ~block->def[w]);
         changed = changed || in != block->in[w];
         block->out[w] = out;
@@ -130,14 +141,17 @@ struct Interval {
 template <class F>
 void each_bit(const std::vector<std::uint64_t>& bits, F&& f) {
   for (std::size_t w = 0; w < bits.size(); ++w)
-    for (std::uint64_t rest = bits[w]; rest != 0; rest &= rest - 1) f(w * 64 + static_cast<std::size_t>(__builtin_ctzll(rest)));
+    for (std::uint64_t rest = bits[w]; rest != 0; rest &= rest - 1)
+      f(w * 64 + static_cast<std::size_t>(__builtin_ctzll(rest)));
 }
 
 void scan(const Function& function, const std::vector<Interval>& intervals, RegisterLayout& layout) {
   std::vector<int> order;
   for (std::size_t r = 0; r < intervals.size(); ++r)
     if (intervals[r].first >= 0) order.push_back(static_cast<int>(r));
-  std::sort(order.begin(), order.end(), [&](int a, int b) { return intervals[static_cast<std::size_t>(a)].first < intervals[static_cast<std::size_t>(b)].first; });
+  std::sort(order.begin(), order.end(), [&](int a, int b) {
+    return intervals[static_cast<std::size_t>(a)].first < intervals[static_cast<std::size_t>(b)].first;
+  });
   using End = std::pair<int, int>;  // last position, register
   std::priority_queue<End, std::vector<End>, std::greater<>> active;
   std::map<std::uint32_t, std::vector<std::uint32_t>> free_slots;  // by size

@@ -18,9 +18,12 @@ Mask lanes_at(const Warp& warp, std::uint32_t id) {
   return lanes;
 }
 
-bool has_arrived(const Warp& warp, std::uint32_t id) { return warp.live != 0 && lanes_at(warp, id) == warp.live; }
+bool has_arrived(const Warp& warp, std::uint32_t id) {
+  return warp.live != 0 && lanes_at(warp, id) == warp.live;
+}
 
-// All lanes of the warp have come, but at different instructions: what an aligned barrier does then is undefined.
+// All lanes of the warp have come, but at different instructions: what an aligned barrier does then is
+// undefined.
 void check_aligned(Warp& warp, std::uint32_t id) {
   std::uint32_t where = ~0u;
   for (const Group& group : warp.groups) {
@@ -30,7 +33,8 @@ void check_aligned(Warp& warp, std::uint32_t id) {
     if (where == group.sync_pc || (ins.aux & kAlignedBarrier) == 0) continue;
     use_frame(warp, group.frame);
     warp.pc = group.sync_pc + 1;
-    report(warp, FindingKind::barrier, __builtin_ctz(group.mask), 0, "lanes of one warp wait at different instructions of barrier " + std::to_string(id));
+    report(warp, FindingKind::barrier, __builtin_ctz(group.mask), 0,
+           "lanes of one warp wait at different instructions of barrier " + std::to_string(id));
     return;
   }
 }
@@ -41,7 +45,8 @@ void write_reduction(const Barrier& barrier, const Group& group) {
   if (kind == BarrierReduction::none) return;
   std::uint8_t* d = group.frame->registers.data() + ins.d;
   if (kind == BarrierReduction::count) {
-    each_lane(group.mask, [&](int lane) { reinterpret_cast<std::uint32_t*>(d)[lane] = barrier.reduction_count; });
+    each_lane(group.mask,
+              [&](int lane) { reinterpret_cast<std::uint32_t*>(d)[lane] = barrier.reduction_count; });
     return;
   }
   const bool value = kind == BarrierReduction::all ? barrier.reduction_and != 0 : barrier.reduction_or != 0;
@@ -74,18 +79,23 @@ void complete_barrier(Block& block, std::uint32_t id) {
   const Barrier& barrier = block.barriers[id];
   const std::uint32_t waiting = barrier.waiting_warps & block.live_warps;
   if (waiting == 0) return;
-  const std::uint32_t threads = barrier.threads + static_cast<std::uint32_t>(__builtin_popcount(waiting)) * kLanes;
-  if (barrier.expected == 0 ? waiting == block.live_warps : threads >= barrier.expected) wake(block, id, waiting, barrier.arrived_warps);
+  const std::uint32_t threads =
+      barrier.threads + static_cast<std::uint32_t>(__builtin_popcount(waiting)) * kLanes;
+  if (barrier.expected == 0 ? waiting == block.live_warps : threads >= barrier.expected)
+    wake(block, id, waiting, barrier.arrived_warps);
 }
 
 void wait_at_barrier(Warp& warp, Mask lanes, std::uint32_t id, std::uint32_t expected, bool) {
   Barrier& barrier = warp.block->barriers[id];
-  if (!barrier.in_use) barrier.expected = expected;
+  if (!barrier.in_use)
+    barrier.expected = expected;
   else if (barrier.expected != expected && options().barrier_check)
     report(warp, FindingKind::barrier, __builtin_ctz(lanes), 0,
-           "barrier " + std::to_string(id) + " is used with " + std::to_string(expected) + " threads here and " + std::to_string(barrier.expected) + " elsewhere");
+           "barrier " + std::to_string(id) + " is used with " + std::to_string(expected) +
+               " threads here and " + std::to_string(barrier.expected) + " elsewhere");
   barrier.in_use = true;
-  warp.groups.push_back({Group::State::at_barrier, warp.pc, lanes, warp.frame, static_cast<std::uint8_t>(id), warp.pc - 1});
+  warp.groups.push_back(
+      {Group::State::at_barrier, warp.pc, lanes, warp.frame, static_cast<std::uint8_t>(id), warp.pc - 1});
   warp.mask &= ~lanes;
   stop_after(warp);
   if (!has_arrived(warp, id)) return;
@@ -127,8 +137,10 @@ std::vector<std::uint32_t> warp_order(const Block& block, std::uint64_t turn) {
       if (group.state == Group::State::running) continue;
       if (first == nullptr) first = warp.get(), where = &group;
       const ptx::Instruction* source = group.frame->program->source[group.sync_pc];
-      const std::string place = std::to_string(__builtin_popcount(group.mask)) + " lanes of warp " + std::to_string(warp->index) + " at " + source->text() +
-                                (source->source_line != 0 ? " (line " + std::to_string(source->source_line) + ")" : "");
+      const std::string place =
+          std::to_string(__builtin_popcount(group.mask)) + " lanes of warp " + std::to_string(warp->index) +
+          " at " + source->text() +
+          (source->source_line != 0 ? " (line " + std::to_string(source->source_line) + ")" : "");
       if (places.size() < 300) places += (places.empty() ? "" : "; ") + place;
     }
   if (first != nullptr) {

@@ -5,8 +5,8 @@
 #include "exec/half_math.h"
 #include "exec/lanes.h"
 
-/// cvt between any two scalars, in two loops: the source register becomes 64-bit integers or doubles, which hold every value of every type, and these become
-/// the destination.
+/// cvt between any two scalars, in two loops: the source register becomes 64-bit integers or doubles, which
+/// hold every value of every type, and these become the destination.
 namespace emulator {
 namespace {
 
@@ -22,18 +22,23 @@ void widen(const T* from, std::uint64_t* to) {
 }
 
 void read_register(Warp& warp, Slot slot, int bytes, std::uint64_t* raw) {
-  if (bytes == 2) widen(warp.lanes<std::uint16_t>(slot), raw);
-  else if (bytes == 4) widen(warp.lanes<std::uint32_t>(slot), raw);
-  else widen(warp.lanes<std::uint64_t>(slot), raw);
+  if (bytes == 2)
+    widen(warp.lanes<std::uint16_t>(slot), raw);
+  else if (bytes == 4)
+    widen(warp.lanes<std::uint32_t>(slot), raw);
+  else
+    widen(warp.lanes<std::uint64_t>(slot), raw);
 }
 
 void write_register(Warp& warp, Slot slot, int bytes, Mask active, const std::uint64_t* raw) {
   if (bytes == 2)
     map_lanes(
-        active, warp.lanes<std::uint16_t>(slot), [](std::uint64_t x) { return static_cast<std::uint16_t>(x); }, raw);
+        active, warp.lanes<std::uint16_t>(slot),
+        [](std::uint64_t x) { return static_cast<std::uint16_t>(x); }, raw);
   else if (bytes == 4)
     map_lanes(
-        active, warp.lanes<std::uint32_t>(slot), [](std::uint64_t x) { return static_cast<std::uint32_t>(x); }, raw);
+        active, warp.lanes<std::uint32_t>(slot),
+        [](std::uint64_t x) { return static_cast<std::uint32_t>(x); }, raw);
   else
     map_lanes(
         active, warp.lanes<std::uint64_t>(slot), [](std::uint64_t x) { return x; }, raw);
@@ -43,7 +48,8 @@ void write_register(Warp& warp, Slot slot, int bytes, Mask active, const std::ui
 void extend(Type type, std::uint64_t* values) {
   const int unused = 64 - bits_of_type(type);
   if (is_signed(type)) {
-    for (int lane = 0; lane < kLanes; ++lane) values[lane] = static_cast<std::uint64_t>(static_cast<std::int64_t>(values[lane] << unused) >> unused);
+    for (int lane = 0; lane < kLanes; ++lane)
+      values[lane] = static_cast<std::uint64_t>(static_cast<std::int64_t>(values[lane] << unused) >> unused);
   } else {
     for (int lane = 0; lane < kLanes; ++lane) values[lane] = values[lane] << unused >> unused;
   }
@@ -68,11 +74,16 @@ void read_floats(Warp& warp, const Ins& ins, const Conversion& c, double* values
   std::uint64_t raw[kLanes];
   read_register(warp, ins.a, c.from_register, raw);
   const auto low = [](std::uint64_t x) { return static_cast<std::uint32_t>(x); };
-  if (c.from == Type::f16) fill(values, raw, [=](std::uint64_t x) { return static_cast<double>(F16::widen(low(x) & 0xffffu)); });
-  else if (c.from == Type::bf16) fill(values, raw, [=](std::uint64_t x) { return static_cast<double>(Bf16::widen(low(x) & 0xffffu)); });
-  else if (c.from == Type::f64) fill(values, raw, [](std::uint64_t x) { return double_of(x); });
-  else if (c.has(Conversion::kFtz)) fill(values, raw, [=](std::uint64_t x) { return static_cast<double>(flush(float_of(low(x)))); });
-  else fill(values, raw, [=](std::uint64_t x) { return static_cast<double>(float_of(low(x))); });
+  if (c.from == Type::f16)
+    fill(values, raw, [=](std::uint64_t x) { return static_cast<double>(F16::widen(low(x) & 0xffffu)); });
+  else if (c.from == Type::bf16)
+    fill(values, raw, [=](std::uint64_t x) { return static_cast<double>(Bf16::widen(low(x) & 0xffffu)); });
+  else if (c.from == Type::f64)
+    fill(values, raw, [](std::uint64_t x) { return double_of(x); });
+  else if (c.has(Conversion::kFtz))
+    fill(values, raw, [=](std::uint64_t x) { return static_cast<double>(flush(float_of(low(x)))); });
+  else
+    fill(values, raw, [=](std::uint64_t x) { return static_cast<double>(float_of(low(x))); });
 }
 
 /// Destination f64 or f32: rounds in the processor's mode.
@@ -99,8 +110,10 @@ void narrow(const double* values, std::uint64_t* raw) {
 void write_narrow_floats(Warp& warp, const Ins& ins, const Conversion& c, Mask active, const double* values) {
   using Narrowing = void (*)(const double*, std::uint64_t*);
   static constexpr Narrowing narrowings[2][4] = {
-      {narrow<F16, Rounding::nearest>, narrow<F16, Rounding::zero>, narrow<F16, Rounding::down>, narrow<F16, Rounding::up>},
-      {narrow<Bf16, Rounding::nearest>, narrow<Bf16, Rounding::zero>, narrow<Bf16, Rounding::down>, narrow<Bf16, Rounding::up>}};
+      {narrow<F16, Rounding::nearest>, narrow<F16, Rounding::zero>, narrow<F16, Rounding::down>,
+       narrow<F16, Rounding::up>},
+      {narrow<Bf16, Rounding::nearest>, narrow<Bf16, Rounding::zero>, narrow<Bf16, Rounding::down>,
+       narrow<Bf16, Rounding::up>}};
   std::uint64_t raw[kLanes];
   narrowings[c.to == Type::bf16][static_cast<int>(c.rounding)](values, raw);
   write_register(warp, ins.d, c.to_register, active, raw);
@@ -148,17 +161,21 @@ void integer_to_wide_float(Warp& warp, const Ins& ins, Mask active) {
   const Conversion c = conversion_of(ins);
   std::uint64_t values[kLanes], raw[kLanes];
   read_integers(warp, ins, c, values);
-  if (is_signed(c.from)) fill_floats<std::int64_t>(c, values, raw);
-  else fill_floats<std::uint64_t>(c, values, raw);
+  if (is_signed(c.from))
+    fill_floats<std::int64_t>(c, values, raw);
+  else
+    fill_floats<std::uint64_t>(c, values, raw);
   write_register(warp, ins.d, c.to_register, active, raw);
 }
 
-/// The integer as a double with 53 bits, of which the last says whether lower bits were lost: enough for rounding to f16 and bf16 once.
+/// The integer as a double with 53 bits, of which the last says whether lower bits were lost: enough for
+/// rounding to f16 and bf16 once.
 double sticky_double(std::uint64_t value, bool is_signed_value) {
   const bool negative = is_signed_value && static_cast<std::int64_t>(value) < 0;
   const std::uint64_t magnitude = negative ? 0 - value : value;
   const std::uint64_t lost = magnitude & 0xfffu;
-  const std::uint64_t kept = magnitude >> 53 == 0 ? magnitude : (magnitude - lost) | (lost != 0 ? 0x800u : 0u);
+  const std::uint64_t kept =
+      magnitude >> 53 == 0 ? magnitude : (magnitude - lost) | (lost != 0 ? 0x800u : 0u);
   const auto x = static_cast<double>(kept);
   return negative ? -x : x;
 }
@@ -180,19 +197,22 @@ void make_integral(double* values) {
 }
 
 void make_integral(double* values, Rounding rounding) {
-  static constexpr void (*roundings[])(double*) = {make_integral<Rounding::nearest>, make_integral<Rounding::zero>, make_integral<Rounding::down>,
-                                                   make_integral<Rounding::up>};
+  static constexpr void (*roundings[])(double*) = {
+      make_integral<Rounding::nearest>, make_integral<Rounding::zero>, make_integral<Rounding::down>,
+      make_integral<Rounding::up>};
   roundings[static_cast<int>(rounding)](values);
 }
 
-/// The integers (I: signed or unsigned, 64 bits) nearest to integral values in [low, high]. NaN: 0, but 1 << (bits - 1) if the source is f64 or the destination
-/// has 64 bits (PTX ISA, cvt).
+/// The integers (I: signed or unsigned, 64 bits) nearest to integral values in [low, high]. NaN: 0, but 1 <<
+/// (bits - 1) if the source is f64 or the destination has 64 bits (PTX ISA, cvt).
 template <class I>
 void clamp_to(const Conversion& c, const double* values, std::uint64_t* integers) {
   const Range range = range_of(c.to);
-  const std::uint64_t not_a_number = c.from == Type::f64 || bits_of_type(c.to) == 64 ? std::uint64_t(1) << (bits_of_type(c.to) - 1) : 0;
+  const std::uint64_t not_a_number =
+      c.from == Type::f64 || bits_of_type(c.to) == 64 ? std::uint64_t(1) << (bits_of_type(c.to) - 1) : 0;
   const auto low = static_cast<double>(range.low);
-  // As a double, the highest 64-bit integer is the next power of two, which is out of range like everything above it.
+  // As a double, the highest 64-bit integer is the next power of two, which is out of range like everything
+  // above it.
   const auto high = static_cast<double>(range.high);
   const double below_high = bits_of_type(c.to) == 64 ? std::nextafter(high, 0.0) : high;
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -211,8 +231,10 @@ void float_to_integer(Warp& warp, const Ins& ins, Mask active) {
   std::uint64_t integers[kLanes];
   read_floats(warp, ins, c, values);
   make_integral(values, c.rounding);
-  if (is_signed(c.to)) clamp_to<std::int64_t>(c, values, integers);
-  else clamp_to<std::uint64_t>(c, values, integers);
+  if (is_signed(c.to))
+    clamp_to<std::int64_t>(c, values, integers);
+  else
+    clamp_to<std::uint64_t>(c, values, integers);
   write_integers(warp, ins, c, active, integers);
 }
 

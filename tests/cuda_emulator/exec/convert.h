@@ -8,10 +8,16 @@
 /// Plain cvt, shared by the common forms (exec/ops_convert.cpp) and the general way (exec/convert.cpp).
 namespace emulator {
 
-inline bool is_float(ptx::Type type) { return type == ptx::Type::f16 || type == ptx::Type::bf16 || type == ptx::Type::f32 || type == ptx::Type::f64; }
-inline bool is_signed(ptx::Type type) { return type == ptx::Type::s8 || type == ptx::Type::s16 || type == ptx::Type::s32 || type == ptx::Type::s64; }
+inline bool is_float(ptx::Type type) {
+  return type == ptx::Type::f16 || type == ptx::Type::bf16 || type == ptx::Type::f32 ||
+         type == ptx::Type::f64;
+}
+inline bool is_signed(ptx::Type type) {
+  return type == ptx::Type::s8 || type == ptx::Type::s16 || type == ptx::Type::s32 || type == ptx::Type::s64;
+}
 inline bool is_integer(ptx::Type type) {
-  return is_signed(type) || type == ptx::Type::u8 || type == ptx::Type::u16 || type == ptx::Type::u32 || type == ptx::Type::u64;
+  return is_signed(type) || type == ptx::Type::u8 || type == ptx::Type::u16 || type == ptx::Type::u32 ||
+         type == ptx::Type::u64;
 }
 inline int bits_of_type(ptx::Type type) { return 8 * ptx::bytes_of(type); }
 
@@ -43,10 +49,14 @@ inline Range range_of(ptx::Type type) {
 /// x rounded to an integral number.
 [[gnu::always_inline]] inline double to_integral(double x, Rounding rounding) {
   switch (rounding) {
-    case Rounding::zero: return __builtin_trunc(x);
-    case Rounding::down: return __builtin_floor(x);
-    case Rounding::up: return __builtin_ceil(x);
-    default: return __builtin_rint(x);
+    case Rounding::zero:
+      return __builtin_trunc(x);
+    case Rounding::down:
+      return __builtin_floor(x);
+    case Rounding::up:
+      return __builtin_ceil(x);
+    default:
+      return __builtin_rint(x);
   }
 }
 

@@ -11,17 +11,22 @@ using ptx::Variable;
 const std::unordered_map<std::string_view, Decode>& opcode_table() {
   static const auto table = [] {
     std::unordered_map<std::string_view, Decode> result;
-    for (const Opcodes opcodes : {integer_opcodes(), bits_opcodes(), float_opcodes(), half_opcodes(), convert_opcodes(), move_opcodes(), memory_opcodes(),
-                                  atomic_opcodes(), warp_opcodes(), control_opcodes(), barrier_opcodes(), async_opcodes(), tensor_opcodes()})
+    for (const Opcodes opcodes :
+         {integer_opcodes(), bits_opcodes(), float_opcodes(), half_opcodes(), convert_opcodes(),
+          move_opcodes(), memory_opcodes(), atomic_opcodes(), warp_opcodes(), control_opcodes(),
+          barrier_opcodes(), async_opcodes(), tensor_opcodes()})
       for (const auto& [name, decode] : opcodes) result.emplace(name, decode);
     return result;
   }();
   return table;
 }
 
-std::uint64_t align_up(std::uint64_t value, std::uint64_t align) { return (value + align - 1) / align * align; }
+std::uint64_t align_up(std::uint64_t value, std::uint64_t align) {
+  return (value + align - 1) / align * align;
+}
 
-void place_variables(const Function& function, const std::unordered_map<std::string, Place>& own_shared, Decoder::Context& context, Program& program) {
+void place_variables(const Function& function, const std::unordered_map<std::string, Place>& own_shared,
+                     Decoder::Context& context, Program& program) {
   std::uint64_t params = function.is_kernel ? 0 : function.param_bytes;
   for (const Variable& v : function.params)
     context.places[v.name] = {ptx::Space::param, v.offset, v.bytes, function.is_kernel};
@@ -47,7 +52,8 @@ void place_variables(const Function& function, const std::unordered_map<std::str
 }
 
 void run_off_the_end(Warp& warp, const Ins&, Mask active) {
-  report(warp, FindingKind::invalid_operation, __builtin_ctz(active), 0, "control runs off the end of the function", 719);
+  report(warp, FindingKind::invalid_operation, __builtin_ctz(active), 0,
+         "control runs off the end of the function", 719);
 }
 
 void decode_one(Decoder& decoder, Program& program) {
@@ -55,7 +61,8 @@ void decode_one(Decoder& decoder, Program& program) {
   if (found == opcode_table().end()) decoder.fail("unknown instruction");
   Ins ins;
   found->second(decoder, ins);
-  if (decoder.modifier != decoder.source.modifiers.size()) decoder.fail("unknown modifier ." + std::string(decoder.next()));
+  if (decoder.modifier != decoder.source.modifiers.size())
+    decoder.fail("unknown modifier ." + std::string(decoder.next()));
   if (ins.run == nullptr) decoder.fail("this form is not supported");
   if (decoder.source.guard >= 0) {
     ptx::Operand guard;
@@ -71,7 +78,8 @@ void decode_one(Decoder& decoder, Program& program) {
 
 }  // namespace
 
-void decode_function(const Function& function, const ModulePlaces& module, const std::unordered_map<std::string, Place>& own_shared, Program& program) {
+void decode_function(const Function& function, const ModulePlaces& module,
+                     const std::unordered_map<std::string, Place>& own_shared, Program& program) {
   Decoder::Context context;
   context.layout = allocate_registers(function);
   context.module = &module;
@@ -82,9 +90,11 @@ void decode_function(const Function& function, const ModulePlaces& module, const
   std::memset(program.constants.data(), 0xff, 4);  // the predicate "all lanes"
   place_variables(function, own_shared, context, program);
   for (const int r : context.layout.live_at_entry)
-    program.poison.emplace_back(context.layout.offset[static_cast<std::size_t>(r)], register_storage(function.registers[static_cast<std::size_t>(r)].type));
+    program.poison.emplace_back(context.layout.offset[static_cast<std::size_t>(r)],
+                                register_storage(function.registers[static_cast<std::size_t>(r)].type));
   for (std::size_t i = 0; i < function.instructions.size(); ++i) {
-    Decoder decoder{function.instructions[i], function, program, static_cast<int>(i), Class::other, context, 0};
+    Decoder decoder{
+        function.instructions[i], function, program, static_cast<int>(i), Class::other, context, 0};
     decode_one(decoder, program);
   }
   Ins end;

@@ -10,11 +10,16 @@ namespace emulator {
 using ptx::Operand;
 using ptx::Type;
 
-void Decoder::fail(const std::string& message) const { throw ptx::Error(source.line, source.text() + ": " + message); }
+void Decoder::fail(const std::string& message) const {
+  throw ptx::Error(source.line, source.text() + ": " + message);
+}
 
 // --- modifiers ---
 
-std::string_view Decoder::next() const { return modifier < source.modifiers.size() ? std::string_view(source.modifiers[modifier]) : std::string_view(); }
+std::string_view Decoder::next() const {
+  return modifier < source.modifiers.size() ? std::string_view(source.modifiers[modifier])
+                                            : std::string_view();
+}
 
 bool Decoder::take(std::string_view word) {
   if (next() != word || word.empty()) return false;
@@ -38,7 +43,8 @@ int Decoder::expect_one_of(std::initializer_list<std::string_view> words) {
 }
 
 void Decoder::expect(std::string_view word) {
-  if (!take(word)) fail("expected ." + std::string(word) + (next().empty() ? "" : ", found ." + std::string(next())));
+  if (!take(word))
+    fail("expected ." + std::string(word) + (next().empty() ? "" : ", found ." + std::string(next())));
 }
 
 Type Decoder::optional_type() {
@@ -50,11 +56,14 @@ Type Decoder::optional_type() {
 
 Type Decoder::type() {
   const Type type = optional_type();
-  if (type == Type::none) fail(next().empty() ? "a type is missing" : "unknown modifier ." + std::string(next()));
+  if (type == Type::none)
+    fail(next().empty() ? "a type is missing" : "unknown modifier ." + std::string(next()));
   return type;
 }
 
-bool Decoder::ends_with_modifier(std::string_view word) const { return !source.modifiers.empty() && source.modifiers.back() == word; }
+bool Decoder::ends_with_modifier(std::string_view word) const {
+  return !source.modifiers.empty() && source.modifiers.back() == word;
+}
 
 // --- operands ---
 
@@ -67,8 +76,8 @@ void Decoder::operand_count(std::size_t exactly) { operand_count(exactly, exactl
 
 void Decoder::operand_count(std::size_t at_least, std::size_t at_most) {
   if (source.operands.size() < at_least || source.operands.size() > at_most)
-    fail("takes " + std::to_string(at_least) + (at_most > at_least ? " to " + std::to_string(at_most) : "") + " operands, got " +
-         std::to_string(source.operands.size()));
+    fail("takes " + std::to_string(at_least) + (at_most > at_least ? " to " + std::to_string(at_most) : "") +
+         " operands, got " + std::to_string(source.operands.size()));
 }
 
 namespace {
@@ -95,7 +104,9 @@ Slot Decoder::constant(std::uint64_t bits, int bytes) {
   if (fresh) {
     const std::size_t offset = program.constants.size();
     program.constants.resize(offset + static_cast<std::size_t>(bytes) * kLanes);
-    for (int lane = 0; lane < kLanes; ++lane) std::memcpy(&program.constants[offset + static_cast<std::size_t>(lane * bytes)], &bits, static_cast<std::size_t>(bytes));
+    for (int lane = 0; lane < kLanes; ++lane)
+      std::memcpy(&program.constants[offset + static_cast<std::size_t>(lane * bytes)], &bits,
+                  static_cast<std::size_t>(bytes));
     program.constants.resize((program.constants.size() + 63) / 64 * 64);
     found->second = static_cast<Slot>(offset) | kConstantBank;
   }
@@ -108,23 +119,60 @@ namespace {
 
 const std::unordered_map<std::string_view, Special>& special_names() {
   static const std::unordered_map<std::string_view, Special> names = {
-      {"%tid.x", Special::tid_x}, {"%tid.y", Special::tid_y}, {"%tid.z", Special::tid_z}, {"%ntid.x", Special::ntid_x}, {"%ntid.y", Special::ntid_y},
-      {"%ntid.z", Special::ntid_z}, {"%ctaid.x", Special::ctaid_x}, {"%ctaid.y", Special::ctaid_y}, {"%ctaid.z", Special::ctaid_z},
-      {"%nctaid.x", Special::nctaid_x}, {"%nctaid.y", Special::nctaid_y}, {"%nctaid.z", Special::nctaid_z}, {"%laneid", Special::laneid},
-      {"%warpid", Special::warpid}, {"%nwarpid", Special::nwarpid}, {"%smid", Special::smid}, {"%nsmid", Special::nsmid}, {"%gridid", Special::gridid},
-      {"%lanemask_eq", Special::lanemask_eq}, {"%lanemask_le", Special::lanemask_le}, {"%lanemask_lt", Special::lanemask_lt},
-      {"%lanemask_ge", Special::lanemask_ge}, {"%lanemask_gt", Special::lanemask_gt}, {"%dynamic_smem_size", Special::dynamic_smem_size},
-      {"%total_smem_size", Special::total_smem_size}, {"%aggr_smem_size", Special::aggr_smem_size}, {"%envreg1", Special::envreg1},
-      {"%envreg2", Special::envreg2}, {"%reserved_smem_offset_begin", Special::zero}, {"%reserved_smem_offset_0", Special::reserved_smem_offset},
-      {"%reserved_smem_offset_1", Special::reserved_smem_offset}, {"%reserved_smem_offset_cap", Special::reserved_smem_cap},
+      {"%tid.x", Special::tid_x},
+      {"%tid.y", Special::tid_y},
+      {"%tid.z", Special::tid_z},
+      {"%ntid.x", Special::ntid_x},
+      {"%ntid.y", Special::ntid_y},
+      {"%ntid.z", Special::ntid_z},
+      {"%ctaid.x", Special::ctaid_x},
+      {"%ctaid.y", Special::ctaid_y},
+      {"%ctaid.z", Special::ctaid_z},
+      {"%nctaid.x", Special::nctaid_x},
+      {"%nctaid.y", Special::nctaid_y},
+      {"%nctaid.z", Special::nctaid_z},
+      {"%laneid", Special::laneid},
+      {"%warpid", Special::warpid},
+      {"%nwarpid", Special::nwarpid},
+      {"%smid", Special::smid},
+      {"%nsmid", Special::nsmid},
+      {"%gridid", Special::gridid},
+      {"%lanemask_eq", Special::lanemask_eq},
+      {"%lanemask_le", Special::lanemask_le},
+      {"%lanemask_lt", Special::lanemask_lt},
+      {"%lanemask_ge", Special::lanemask_ge},
+      {"%lanemask_gt", Special::lanemask_gt},
+      {"%dynamic_smem_size", Special::dynamic_smem_size},
+      {"%total_smem_size", Special::total_smem_size},
+      {"%aggr_smem_size", Special::aggr_smem_size},
+      {"%envreg1", Special::envreg1},
+      {"%envreg2", Special::envreg2},
+      {"%reserved_smem_offset_begin", Special::zero},
+      {"%reserved_smem_offset_0", Special::reserved_smem_offset},
+      {"%reserved_smem_offset_1", Special::reserved_smem_offset},
+      {"%reserved_smem_offset_cap", Special::reserved_smem_cap},
       {"%reserved_smem_offset_end", Special::reserved_smem_cap},
       // Without clusters each block is a cluster of its own.
-      {"%clusterid.x", Special::ctaid_x}, {"%clusterid.y", Special::ctaid_y}, {"%clusterid.z", Special::ctaid_z}, {"%nclusterid.x", Special::nctaid_x},
-      {"%nclusterid.y", Special::nctaid_y}, {"%nclusterid.z", Special::nctaid_z}, {"%cluster_ctaid.x", Special::zero}, {"%cluster_ctaid.y", Special::zero},
-      {"%cluster_ctaid.z", Special::zero}, {"%cluster_nctaid.x", Special::one}, {"%cluster_nctaid.y", Special::one}, {"%cluster_nctaid.z", Special::one},
-      {"%cluster_ctarank", Special::zero}, {"%cluster_nctarank", Special::one},
-      {"%clock", Special::clock}, {"%clock_hi", Special::clock_hi}, {"%clock64", Special::clock64}, {"%globaltimer", Special::globaltimer},
-      {"%globaltimer_lo", Special::globaltimer_lo}, {"%globaltimer_hi", Special::globaltimer_hi}};
+      {"%clusterid.x", Special::ctaid_x},
+      {"%clusterid.y", Special::ctaid_y},
+      {"%clusterid.z", Special::ctaid_z},
+      {"%nclusterid.x", Special::nctaid_x},
+      {"%nclusterid.y", Special::nctaid_y},
+      {"%nclusterid.z", Special::nctaid_z},
+      {"%cluster_ctaid.x", Special::zero},
+      {"%cluster_ctaid.y", Special::zero},
+      {"%cluster_ctaid.z", Special::zero},
+      {"%cluster_nctaid.x", Special::one},
+      {"%cluster_nctaid.y", Special::one},
+      {"%cluster_nctaid.z", Special::one},
+      {"%cluster_ctarank", Special::zero},
+      {"%cluster_nctarank", Special::one},
+      {"%clock", Special::clock},
+      {"%clock_hi", Special::clock_hi},
+      {"%clock64", Special::clock64},
+      {"%globaltimer", Special::globaltimer},
+      {"%globaltimer_lo", Special::globaltimer_lo},
+      {"%globaltimer_hi", Special::globaltimer_hi}};
   return names;
 }
 
@@ -141,7 +189,8 @@ Slot Decoder::read(const Operand& operand, int bytes) {
     case Operand::Kind::reg: {
       const ptx::Register& r = function.registers[static_cast<std::size_t>(operand.index)];
       if (r.type == Type::pred || lane_bytes(r.type) != std::max(2, bytes))
-        fail("operand " + r.name + " is ." + ptx::name_of(r.type) + ", expected " + std::to_string(bytes * 8) + " bits");
+        fail("operand " + r.name + " is ." + ptx::name_of(r.type) + ", expected " +
+             std::to_string(bytes * 8) + " bits");
       if (operand.negated) fail("only predicates can be negated");
       return context.layout.offset[static_cast<std::size_t>(operand.index)];
     }
@@ -149,11 +198,15 @@ Slot Decoder::read(const Operand& operand, int bytes) {
       if (bytes < 8) {
         const auto value = static_cast<std::int64_t>(operand.bits);
         const std::int64_t limit = std::int64_t{1} << (8 * bytes);
-        if (value >= limit || value < -limit / 2) fail("the literal " + std::to_string(value) + " does not fit in " + std::to_string(bytes * 8) + " bits");
+        if (value >= limit || value < -limit / 2)
+          fail("the literal " + std::to_string(value) + " does not fit in " + std::to_string(bytes * 8) +
+               " bits");
       }
       return constant(operand.bits, bytes);
     case Operand::Kind::floating:
-      if (operand.width != bytes) fail("a " + std::to_string(operand.width * 8) + "-bit floating literal where " + std::to_string(bytes * 8) + " bits are expected");
+      if (operand.width != bytes)
+        fail("a " + std::to_string(operand.width * 8) + "-bit floating literal where " +
+             std::to_string(bytes * 8) + " bits are expected");
       return constant(operand.bits, bytes);
     case Operand::Kind::special: {
       const Special special = special_of(*this, operand);
@@ -170,18 +223,22 @@ Slot Decoder::read(const Operand& operand, int bytes) {
     }
     case Operand::Kind::variable: {
       const Place place = place_of(*this, operand.name);
-      if (place.space == ptx::Space::local || (place.space == ptx::Space::param && !place.kernel_param)) fail("the address of " + operand.name + " can only be moved");
+      if (place.space == ptx::Space::local || (place.space == ptx::Space::param && !place.kernel_param))
+        fail("the address of " + operand.name + " can only be moved");
       std::uint64_t value = place.value + static_cast<std::uint64_t>(operand.offset);
       if (place.kernel_param) value += DeviceMemory::instance().space().param_begin;
-      if (bytes != 8 && !(bytes == 4 && place.space == ptx::Space::shared)) fail("an address of " + operand.name + " has 64 bits");
+      if (bytes != 8 && !(bytes == 4 && place.space == ptx::Space::shared))
+        fail("an address of " + operand.name + " has 64 bits");
       return constant(value, bytes);
     }
     case Operand::Kind::function: {
       const auto found = context.module->functions.find(operand.name);
-      if (found == context.module->functions.end() || bytes != 8) fail("cannot take the address of " + operand.name);
+      if (found == context.module->functions.end() || bytes != 8)
+        fail("cannot take the address of " + operand.name);
       return constant(kFunctionAddress + static_cast<std::uint64_t>(found->second) * 16, 8);
     }
-    default: fail("an operand of this kind is not allowed here");
+    default:
+      fail("an operand of this kind is not allowed here");
   }
 }
 
@@ -203,7 +260,9 @@ Slot Decoder::write(std::size_t i, Type type) { return write(operand(i), ptx::by
 Slot Decoder::read_predicate(const Operand& operand, Mask* flip) {
   *flip = operand.negated ? ~0u : 0u;
   if (operand.kind == Operand::Kind::integer) return constant_predicate(operand.bits != 0);
-  if (operand.kind != Operand::Kind::reg || function.registers[static_cast<std::size_t>(operand.index)].type != Type::pred) fail("a predicate is expected");
+  if (operand.kind != Operand::Kind::reg ||
+      function.registers[static_cast<std::size_t>(operand.index)].type != Type::pred)
+    fail("a predicate is expected");
   return context.layout.offset[static_cast<std::size_t>(operand.index)];
 }
 
@@ -220,7 +279,8 @@ template <class F>
 std::uint32_t list_of(Decoder& decoder, const Operand& operand, std::size_t count, F&& slot_of) {
   const bool vector = operand.kind == Operand::Kind::vector;
   const std::size_t found = vector ? operand.elements.size() : 1;
-  if (found != count) decoder.fail("expected " + std::to_string(count) + " elements, found " + std::to_string(found));
+  if (found != count)
+    decoder.fail("expected " + std::to_string(count) + " elements, found " + std::to_string(found));
   std::vector<Slot> slots;
   for (std::size_t i = 0; i < count; ++i) slots.push_back(slot_of(vector ? operand.elements[i] : operand));
   const auto first = static_cast<std::uint32_t>(decoder.program.slots.size());
@@ -242,7 +302,9 @@ std::int64_t Decoder::literal(std::size_t i, std::int64_t low, std::int64_t high
   const Operand& o = operand(i);
   if (o.kind != Operand::Kind::integer) fail("operand " + std::to_string(i + 1) + " must be a literal");
   const auto value = static_cast<std::int64_t>(o.bits);
-  if (value < low || value > high) fail("the literal " + std::to_string(value) + " is outside of [" + std::to_string(low) + ", " + std::to_string(high) + "]");
+  if (value < low || value > high)
+    fail("the literal " + std::to_string(value) + " is outside of [" + std::to_string(low) + ", " +
+         std::to_string(high) + "]");
   return value;
 }
 
@@ -256,15 +318,19 @@ Decoder::Address Decoder::address(const Operand& operand, ptx::Space space) {
   }
   if (operand.name.empty()) return {constant(static_cast<std::uint64_t>(operand.offset), 8), true, 0};
   const Place place = place_of(*this, operand.name);
-  if (place.space == ptx::Space::local && !function.is_kernel) fail("local memory of a device function is addressed through a register");
-  if (place.space != space && !(space == ptx::Space::none && (place.space == ptx::Space::global || place.space == ptx::Space::constant)))
+  if (place.space == ptx::Space::local && !function.is_kernel)
+    fail("local memory of a device function is addressed through a register");
+  if (place.space != space && !(space == ptx::Space::none &&
+                                (place.space == ptx::Space::global || place.space == ptx::Space::constant)))
     fail(operand.name + " is not in the space of this access");
   return {constant(place.value, 8), true, operand.offset};
 }
 
 Place place_of(Decoder& decoder, const std::string& name) {
-  if (const auto own = decoder.context.places.find(name); own != decoder.context.places.end()) return own->second;
-  if (const auto global = decoder.context.module->variables.find(name); global != decoder.context.module->variables.end()) {
+  if (const auto own = decoder.context.places.find(name); own != decoder.context.places.end())
+    return own->second;
+  if (const auto global = decoder.context.module->variables.find(name);
+      global != decoder.context.module->variables.end()) {
     if (global->second.space == ptx::Space::shared) decoder.context.shared_variables.push_back(name);
     return global->second;
   }

@@ -12,7 +12,8 @@
 /// Bits, flushing, canonical NaNs and directed rounding for the floating-point instructions.
 namespace emulator {
 
-/// The NaN that single precision instructions return, whatever the NaN that went in (PTX ISA, "Floating Point Instructions").
+/// The NaN that single precision instructions return, whatever the NaN that went in (PTX ISA, "Floating Point
+/// Instructions").
 inline constexpr std::uint32_t kCanonicalNan = 0x7fffffffu;
 
 [[gnu::always_inline]] inline std::uint32_t bits_of(float x) { return std::bit_cast<std::uint32_t>(x); }
@@ -44,13 +45,15 @@ template <class T>
 
 enum class Rounding : std::uint8_t { nearest, zero, down, up, nearest_away };
 
-/// The processor rounds in another mode during the life of this object. What is to be rounded must happen in a function that the compiler cannot look into
-/// (see rounded()), for it takes arithmetic to be independent of the mode.
+/// The processor rounds in another mode during the life of this object. What is to be rounded must happen in
+/// a function that the compiler cannot look into (see rounded()), for it takes arithmetic to be independent
+/// of the mode.
 class RoundingScope {
  public:
   explicit RoundingScope(Rounding rounding) {
 #if defined(__SSE2__)
-    static constexpr unsigned modes[] = {_MM_ROUND_NEAREST, _MM_ROUND_TOWARD_ZERO, _MM_ROUND_DOWN, _MM_ROUND_UP};
+    static constexpr unsigned modes[] = {_MM_ROUND_NEAREST, _MM_ROUND_TOWARD_ZERO, _MM_ROUND_DOWN,
+                                         _MM_ROUND_UP};
     saved_ = _mm_getcsr();
     _mm_setcsr((saved_ & ~static_cast<unsigned>(_MM_ROUND_MASK)) | modes[static_cast<int>(rounding)]);
 #else
@@ -81,8 +84,9 @@ void rounded(Warp& warp, const Ins& ins, Mask active) {
   opaque(warp, ins, active);
 }
 
-/// The sum of s and e, where s is that sum rounded to double, as a double whose last bit is set if it is inexact. Rounding it to at most 51 bits gives what
-/// rounding the exact sum once would have given (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+/// The sum of s and e, where s is that sum rounded to double, as a double whose last bit is set if it is
+/// inexact. Rounding it to at most 51 bits gives what rounding the exact sum once would have given (Boldo and
+/// Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
 [[gnu::always_inline]] inline double round_to_odd(double s, double e) {
   const std::uint64_t bits = bits_of(s);
   const bool inexact = (e > 0) | (e < 0);  // NaN, of a sum that is infinite, counts as exact

@@ -4,17 +4,20 @@
 
 #include "exec/float_math.h"
 
-/// The narrow formats: 1 sign bit, E exponent bits, M fraction bits. All functions are branch-free loops' bodies.
+/// The narrow formats: 1 sign bit, E exponent bits, M fraction bits. All functions are branch-free loops'
+/// bodies.
 namespace emulator {
 
-/// f16: 5, 10; bf16: 8, 7; e5m2: 5, 2. With `infinite` false (e4m3) the highest exponent holds numbers and the only NaN is all ones.
+/// f16: 5, 10; bf16: 8, 7; e5m2: 5, 2. With `infinite` false (e4m3) the highest exponent holds numbers and
+/// the only NaN is all ones.
 template <int E, int M, bool infinite = true>
 struct Narrow {
   static constexpr int exponent_bits = E, fraction_bits = M;
   static constexpr std::uint32_t bias = (1u << (E - 1)) - 1;
   static constexpr std::uint32_t sign = 1u << (E + M);
   static constexpr std::uint32_t infinity = ((1u << E) - 1) << M;  // magnitude bits
-  static constexpr std::uint32_t nan = sign - 1;                   // canonical: 0x7fff of f16 and bf16, 0x7f of both 8-bit formats
+  static constexpr std::uint32_t nan =
+      sign - 1;  // canonical: 0x7fff of f16 and bf16, 0x7f of both 8-bit formats
   static constexpr std::uint32_t largest = infinite ? infinity - 1 : nan - 1;
   static constexpr std::uint32_t rebias = 127 - bias;
 
@@ -33,17 +36,20 @@ struct Narrow {
     return std::bit_cast<float>(bits);
   }
 
-  /// Rounds a float or double; too large is infinity or the largest number, as IEEE 754 says; NaN becomes the canonical one. Without infinities the caller
-  /// clamps first.
+  /// Rounds a float or double; too large is infinity or the largest number, as IEEE 754 says; NaN becomes the
+  /// canonical one. Without infinities the caller clamps first.
   template <Rounding rounding, class T>
   [[gnu::always_inline]] static std::uint32_t round(T x) {
     using U = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
     using I = std::make_signed_t<U>;
     constexpr int width = 8 * sizeof(U), fraction = sizeof(T) == 8 ? 52 : 23;
-    constexpr U one = 1, sign_bit = one << (width - 1), source_infinity = (sign_bit - 1) >> fraction << fraction;
+    constexpr U one = 1, sign_bit = one << (width - 1),
+                source_infinity = (sign_bit - 1) >> fraction << fraction;
     constexpr U source_bias = source_infinity >> (fraction + 1), rebias_here = source_bias - bias;
     // What is finite and too large rounds like the number just below the next power of two.
-    constexpr U cap = rebias_here == 0 ? source_infinity : (source_bias + bias + (infinite ? 0 : 1)) << fraction | ((one << fraction) - 1);
+    constexpr U cap = rebias_here == 0
+                          ? source_infinity
+                          : (source_bias + bias + (infinite ? 0 : 1)) << fraction | ((one << fraction) - 1);
     const U bits = std::bit_cast<U>(x);
     const U negative = bits >> (width - 1);
     const U full = bits & ~sign_bit;
@@ -55,7 +61,8 @@ struct Narrow {
     const U shift = static_cast<U>(shift_wanted < width - 2 ? shift_wanted : width - 2);
     const U significand = (m & ((one << fraction) - 1)) | (exponent > 0 ? one << fraction : 0);
     const U value = normal ? m - (rebias_here << fraction) : significand;
-    // In numbers rather than bools, and without shifting a constant or by a difference: gcc 12 would not vectorise that for 64 bits.
+    // In numbers rather than bools, and without shifting a constant or by a difference: gcc 12 would not
+    // vectorise that for 64 bits.
     const U doubled = value << 1, halves = doubled >> shift;
     const U half = halves & 1, odd = halves >> 1 & 1, rest = (halves << shift) != doubled ? 1 : 0;
     U more = 0;
@@ -68,7 +75,9 @@ struct Narrow {
   }
 
   /// .ftz of f16.
-  [[gnu::always_inline]] static std::uint32_t flush(std::uint32_t bits) { return bits & ((bits & infinity) == 0 ? sign : ~0u); }
+  [[gnu::always_inline]] static std::uint32_t flush(std::uint32_t bits) {
+    return bits & ((bits & infinity) == 0 ? sign : ~0u);
+  }
   [[gnu::always_inline]] static bool is_nan(std::uint32_t bits) { return (bits & (sign - 1)) > infinity; }
 };
 

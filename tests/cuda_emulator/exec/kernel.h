@@ -9,12 +9,14 @@
 
 namespace emulator {
 
-/// A decoded kernel with the device functions that it can reach; those are decoded once per kernel, because shared memory is laid out per kernel.
+/// A decoded kernel with the device functions that it can reach; those are decoded once per kernel, because
+/// shared memory is laid out per kernel.
 struct Kernel {
   KernelInfo info;
   Program program;
   std::map<int, std::unique_ptr<Program>> functions;  // by index in the module; only those that are reachable
-  std::uint64_t static_shared_end = 0;                // offset in the block's shared memory where dynamic shared memory begins
+  std::uint64_t static_shared_end =
+      0;  // offset in the block's shared memory where dynamic shared memory begins
   const ptx::Module* module = nullptr;
 };
 

@@ -24,7 +24,8 @@ template <class D, class F, class... S>
 template <class F, class... S>
 [[gnu::always_inline]] inline Mask mask_of(Mask active, F f, const S*... s) {
   Mask result = 0;
-  for (int lane = 0; lane < kLanes; ++lane) result |= static_cast<Mask>(static_cast<bool>(f(s[lane]...))) << lane;
+  for (int lane = 0; lane < kLanes; ++lane)
+    result |= static_cast<Mask>(static_cast<bool>(f(s[lane]...))) << lane;
   return result & active;
 }
 

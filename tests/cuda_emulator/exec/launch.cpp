@@ -18,13 +18,14 @@
 namespace emulator {
 namespace {
 
-// Turns of spinning after which a block is taken for one that waits for others, and a new one is begun beside it.
+// Turns of spinning after which a block is taken for one that waits for others, and a new one is begun beside
+// it.
 constexpr int kTurnsAlone = 8;
 constexpr std::size_t kResidentBlocks = 2048;
 
 struct Job {
   Launch launch;
-  std::vector<std::uint32_t> order;       // of blocks; empty: forward
+  std::vector<std::uint32_t> order;  // of blocks; empty: forward
   std::uint64_t blocks = 0;
   std::atomic<std::uint64_t> next{0};
   std::atomic<int> error{0};
@@ -47,7 +48,8 @@ class Worker {
  private:
   void run_blocks(Job& job, LaunchCounts* counts) {
     while (job.error.load(std::memory_order_relaxed) == 0) {
-      const bool want_more = active_.empty() || job.launch.config.cooperative || (active_.front().turns >= kTurnsAlone && active_.size() < kResidentBlocks);
+      const bool want_more = active_.empty() || job.launch.config.cooperative ||
+                             (active_.front().turns >= kTurnsAlone && active_.size() < kResidentBlocks);
       if (want_more && begin_block(job, counts)) {
         if (job.launch.config.cooperative) continue;
         std::rotate(active_.begin(), active_.end() - 1, active_.end());
@@ -172,24 +174,30 @@ class Crew {
 
 int worker_count(const Job& job) {
   if (options().race_check) return 1;  // its state is not made for threads
-  int threads = options().threads != 0 ? options().threads : static_cast<int>(std::thread::hardware_concurrency());
-  const std::uint64_t block_threads = std::uint64_t{job.launch.config.block[0]} * job.launch.config.block[1] * job.launch.config.block[2];
+  int threads =
+      options().threads != 0 ? options().threads : static_cast<int>(std::thread::hardware_concurrency());
+  const std::uint64_t block_threads =
+      std::uint64_t{job.launch.config.block[0]} * job.launch.config.block[1] * job.launch.config.block[2];
   if (job.blocks * block_threads < 4096) threads = 1;  // waking others costs more than it brings
-  return static_cast<int>(std::clamp<std::uint64_t>(static_cast<std::uint64_t>(std::max(threads, 1)), 1, job.blocks));
+  return static_cast<int>(
+      std::clamp<std::uint64_t>(static_cast<std::uint64_t>(std::max(threads, 1)), 1, job.blocks));
 }
 
 void choose_order(Job& job) {
   if (options().order == Options::Order::forward) return;
   job.order.resize(job.blocks);
   std::iota(job.order.begin(), job.order.end(), 0u);
-  if (options().order == Options::Order::reverse) std::reverse(job.order.begin(), job.order.end());
-  else std::shuffle(job.order.begin(), job.order.end(), std::mt19937_64(options().seed + job.launch.number));
+  if (options().order == Options::Order::reverse)
+    std::reverse(job.order.begin(), job.order.end());
+  else
+    std::shuffle(job.order.begin(), job.order.end(), std::mt19937_64(options().seed + job.launch.number));
 }
 
 // What cooperative groups keep per grid: a size and the barrier's word, both zero at the start.
 std::uint64_t grid_workspace() {
   constexpr std::uint64_t kBytes = 4096;
-  static const std::uint64_t address = DeviceMemory::instance().allocate(kBytes, MemoryKind::heap, "the grid barrier");
+  static const std::uint64_t address =
+      DeviceMemory::instance().allocate(kBytes, MemoryKind::heap, "the grid barrier");
   std::memset(DeviceMemory::instance().host(address, kBytes), 0, kBytes);
   DeviceMemory::instance().mark_initialized(address, kBytes);
   return address;
@@ -197,7 +205,8 @@ std::uint64_t grid_workspace() {
 
 }  // namespace
 
-LaunchResult run_kernel(const Kernel& kernel, const LaunchConfig& config, std::span<const std::uint8_t> params) {
+LaunchResult run_kernel(const Kernel& kernel, const LaunchConfig& config,
+                        std::span<const std::uint8_t> params) {
   static std::atomic<std::uint64_t> launches{0};
   Job job;
   job.launch.kernel = &kernel;
@@ -206,7 +215,8 @@ LaunchResult run_kernel(const Kernel& kernel, const LaunchConfig& config, std::s
   job.launch.params = params;
   job.launch.shared_bytes = (kernel.static_shared_end + config.dynamic_shared + 15) / 16 * 16;
   job.launch.number = ++launches;
-  if (config.dynamic_shared == 0) job.launch.shared_bytes = (kReservedShared + kernel.info.static_shared + 3) / 4 * 4;
+  if (config.dynamic_shared == 0)
+    job.launch.shared_bytes = (kReservedShared + kernel.info.static_shared + 3) / 4 * 4;
   if (config.cooperative) job.launch.grid_workspace = grid_workspace();
   job.blocks = std::uint64_t{config.grid[0]} * config.grid[1] * config.grid[2];
   if (options().race_check) job.races = std::make_unique<GlobalRaces>();
@@ -224,7 +234,8 @@ LaunchResult run_kernel(const Kernel& kernel, const LaunchConfig& config, std::s
   return {job.error.load()};
 }
 
-void report(Warp& warp, FindingKind kind, int lane, std::uint64_t address, const std::string& message, int error) {
+void report(Warp& warp, FindingKind kind, int lane, std::uint64_t address, const std::string& message,
+            int error) {
   Finding finding;
   finding.kind = kind;
   finding.fatal = error != 0;
@@ -232,7 +243,9 @@ void report(Warp& warp, FindingKind kind, int lane, std::uint64_t address, const
   const ptx::Instruction* source = warp.pc > 0 ? warp.frame->program->source[warp.pc - 1] : nullptr;
   if (source != nullptr) {
     const auto& files = warp.launch->kernel->module->files;
-    if (source->source_line != 0 && source->file >= 0 && static_cast<std::size_t>(source->file) < files.size()) finding.file = files[static_cast<std::size_t>(source->file)];
+    if (source->source_line != 0 && source->file >= 0 &&
+        static_cast<std::size_t>(source->file) < files.size())
+      finding.file = files[static_cast<std::size_t>(source->file)];
     finding.line = source->source_line;
     finding.ptx_line = source->line;
   }
@@ -243,7 +256,8 @@ void report(Warp& warp, FindingKind kind, int lane, std::uint64_t address, const
   finding.thread[2] = thread / (block[0] * block[1]);
   std::copy(warp.block->index, warp.block->index + 3, finding.block);
   finding.address = address;
-  finding.message = message + (source != nullptr && source->source_line == 0 ? " (" + source->text() + ")" : "");
+  finding.message =
+      message + (source != nullptr && source->source_line == 0 ? " (" + source->text() + ")" : "");
   report(finding);
   if (error != 0) throw KernelFault{error};
 }

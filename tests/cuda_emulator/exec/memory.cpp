@@ -11,15 +11,21 @@ namespace {
 
 const char* where_name(Access::Where where) {
   switch (where) {
-    case Access::Where::shared: return "shared memory";
-    case Access::Where::local: return "local memory";
-    case Access::Where::constant: return "constant memory";
-    default: return "global memory";
+    case Access::Where::shared:
+      return "shared memory";
+    case Access::Where::local:
+      return "local memory";
+    case Access::Where::constant:
+      return "constant memory";
+    default:
+      return "global memory";
   }
 }
 
 std::string verb(const Access& access) {
-  const char* kind = access.kind == Access::Kind::read ? "read of " : access.kind == Access::Kind::write ? "write of " : "atomic operation on ";
+  const char* kind = access.kind == Access::Kind::read    ? "read of "
+                     : access.kind == Access::Kind::write ? "write of "
+                                                          : "atomic operation on ";
   return kind + std::to_string(access.bytes) + (access.bytes == 1 ? " byte" : " bytes");
 }
 
@@ -34,16 +40,19 @@ std::uint8_t shadow_bits(std::uint64_t address, std::uint32_t bytes) {
   int lane = __builtin_ctz(access.active);
   each_lane(access.active, [&](int l) { lane = (access.address[l] & (access.bytes - 1)) != 0 ? l : lane; });
   report(warp, FindingKind::misaligned, lane, access.address[lane],
-         verb(access) + " in " + where_name(access.where) + " at an address that is no multiple of " + std::to_string(access.bytes), 716);
+         verb(access) + " in " + where_name(access.where) + " at an address that is no multiple of " +
+             std::to_string(access.bytes),
+         716);
   throw KernelFault{716};
 }
 
-// What 32 addresses have in common. Lanes that are not active are given the address of one that is, so that no loop below needs the mask.
+// What 32 addresses have in common. Lanes that are not active are given the address of one that is, so that
+// no loop below needs the mask.
 struct Pattern {
   std::uint64_t address[kLanes];
-  std::uint64_t low, high;   // smallest and largest
-  bool uniform;              // all alike
-  bool consecutive;          // all lanes active, side by side in lane order
+  std::uint64_t low, high;  // smallest and largest
+  bool uniform;             // all alike
+  bool consecutive;         // all lanes active, side by side in lane order
 };
 
 void find_pattern(const Access& access, Pattern& pattern) {
@@ -51,7 +60,8 @@ void find_pattern(const Access& access, Pattern& pattern) {
   if (access.active == ~0u) {
     std::memcpy(pattern.address, access.address, sizeof pattern.address);
   } else {
-    for (int lane = 0; lane < kLanes; ++lane) pattern.address[lane] = (access.active >> lane & 1u) != 0 ? access.address[lane] : first;
+    for (int lane = 0; lane < kLanes; ++lane)
+      pattern.address[lane] = (access.active >> lane & 1u) != 0 ? access.address[lane] : first;
   }
   const int shift = __builtin_ctz(access.bytes);
   std::uint64_t low = first, high = first, unlike = 0, apart = 0;
@@ -89,7 +99,8 @@ bool all_written(const std::uint8_t* shadow, std::size_t words) {
 }
 
 // Copies memory of one lane to its scratch, unwritten bytes as 0xFF; returns how many bytes were written.
-std::uint32_t poisoned_copy(const std::uint8_t* memory, const std::uint8_t* shadow, std::uint64_t address, std::uint32_t bytes, std::uint8_t* scratch) {
+std::uint32_t poisoned_copy(const std::uint8_t* memory, const std::uint8_t* shadow, std::uint64_t address,
+                            std::uint32_t bytes, std::uint8_t* scratch) {
   std::uint32_t written = 0;
   for (std::uint32_t i = 0; i < bytes; ++i) {
     const bool known = (shadow[((address & 3) + i) >> 2] >> ((address + i) & 3) & 1) != 0;
@@ -99,35 +110,48 @@ std::uint32_t poisoned_copy(const std::uint8_t* memory, const std::uint8_t* shad
   return written;
 }
 
-// One lane of a read: pointer to memory, or to a poisoned copy if some byte was never written. Whether a read that finds only a part written is a
-// mistake cannot be told (padding of structures is copied too), so only reads of nothing but unwritten bytes are reported.
-void resolve_read(Warp& warp, const Access& access, int lane, std::uint8_t* memory, const std::uint8_t* shadow, Resolved& resolved) {
+// One lane of a read: pointer to memory, or to a poisoned copy if some byte was never written. Whether a read
+// that finds only a part written is a mistake cannot be told (padding of structures is copied too), so only
+// reads of nothing but unwritten bytes are reported.
+void resolve_read(Warp& warp, const Access& access, int lane, std::uint8_t* memory,
+                  const std::uint8_t* shadow, Resolved& resolved) {
   const std::uint64_t address = access.address[lane];
   resolved.pointer[lane] = memory;
   if (shadow == nullptr) return;
   bool written;
-  if (access.bytes >= 4) written = all_written(shadow, access.bytes / 4);
-  else written = (*shadow & shadow_bits(address, access.bytes)) == shadow_bits(address, access.bytes);
+  if (access.bytes >= 4)
+    written = all_written(shadow, access.bytes / 4);
+  else
+    written = (*shadow & shadow_bits(address, access.bytes)) == shadow_bits(address, access.bytes);
   if (written) return;
   const std::uint32_t known = poisoned_copy(memory, shadow, address, access.bytes, resolved.scratch[lane]);
-  if (access.kind == Access::Kind::read) resolved.pointer[lane] = resolved.scratch[lane];
-  else std::memcpy(memory, resolved.scratch[lane], access.bytes);
+  if (access.kind == Access::Kind::read)
+    resolved.pointer[lane] = resolved.scratch[lane];
+  else
+    std::memcpy(memory, resolved.scratch[lane], access.bytes);
   if (known == 0 && options().init_check && !access.speculative)
-    report(warp, FindingKind::uninitialized, lane, address, verb(access) + " in " + where_name(access.where) + " that nobody has written");
+    report(warp, FindingKind::uninitialized, lane, address,
+           verb(access) + " in " + where_name(access.where) + " that nobody has written");
 }
 
 void mark_written(std::uint8_t* shadow, std::uint64_t address, std::uint32_t bytes) {
-  if (bytes >= 4) std::memset(shadow, 0x0f, bytes / 4);
-  else __atomic_fetch_or(shadow, shadow_bits(address, bytes), __ATOMIC_RELAXED);  // neighbours in the word may be written by another worker
+  if (bytes >= 4)
+    std::memset(shadow, 0x0f, bytes / 4);
+  else
+    __atomic_fetch_or(shadow, shadow_bits(address, bytes),
+                      __ATOMIC_RELAXED);  // neighbours in the word may be written by another worker
 }
 
-void resolve_lane(Warp& warp, const Access& access, int lane, std::uint8_t* memory, std::uint8_t* shadow, Resolved& resolved) {
+void resolve_lane(Warp& warp, const Access& access, int lane, std::uint8_t* memory, std::uint8_t* shadow,
+                  Resolved& resolved) {
   if (reads(access)) resolve_read(warp, access, lane, memory, shadow, resolved);
   resolved.pointer[lane] = access.kind == Access::Kind::read ? resolved.pointer[lane] : memory;
-  if (access.kind != Access::Kind::read && shadow != nullptr) mark_written(shadow, access.address[lane], access.bytes);
+  if (access.kind != Access::Kind::read && shadow != nullptr)
+    mark_written(shadow, access.address[lane], access.bytes);
 }
 
-// Memory that is one piece on the host: what it takes to turn addresses into pointers. `shadow` belongs to address 0, word by word; null: not tracked.
+// Memory that is one piece on the host: what it takes to turn addresses into pointers. `shadow` belongs to
+// address 0, word by word; null: not tracked.
 struct Piece {
   std::uint8_t* memory;
   std::uint8_t* shadow;
@@ -142,18 +166,24 @@ bool lanes_written(const std::uint8_t* shadow, const Pattern& pattern) {
 }
 
 bool all_lanes_written(const Access& access, const std::uint8_t* shadow, const Pattern& pattern) {
-  // Reads of one or two bytes of words that are written as a whole pass here too; the others are looked at one by one.
+  // Reads of one or two bytes of words that are written as a whole pass here too; the others are looked at
+  // one by one.
   if (pattern.uniform) return all_written(shadow + (pattern.low >> 2), std::max(access.bytes / 4, 1u));
-  if (pattern.consecutive && (pattern.low & 3) == 0) return all_written(shadow + (pattern.low >> 2), access.bytes * kLanes / 4);
+  if (pattern.consecutive && (pattern.low & 3) == 0)
+    return all_written(shadow + (pattern.low >> 2), access.bytes * kLanes / 4);
   switch (access.bytes) {
-    case 16: return lanes_written<4>(shadow, pattern);
-    case 8: return lanes_written<2>(shadow, pattern);
-    default: return lanes_written<1>(shadow, pattern);
+    case 16:
+      return lanes_written<4>(shadow, pattern);
+    case 8:
+      return lanes_written<2>(shadow, pattern);
+    default:
+      return lanes_written<1>(shadow, pattern);
   }
 }
 
 // All lanes are inside of the piece.
-void resolve_in(Warp& warp, const Access& access, const Pattern& pattern, const Piece& piece, Resolved& resolved) {
+void resolve_in(Warp& warp, const Access& access, const Pattern& pattern, const Piece& piece,
+                Resolved& resolved) {
   const bool read = access.kind == Access::Kind::read;
   if (read && (piece.shadow == nullptr || all_lanes_written(access, piece.shadow, pattern))) {
     resolved.uniform = pattern.uniform;
@@ -165,21 +195,24 @@ void resolve_in(Warp& warp, const Access& access, const Pattern& pattern, const 
     return;
   }
   if (access.kind == Access::Kind::write && pattern.consecutive && (pattern.low & 3) == 0) {
-    if (piece.shadow != nullptr) std::memset(piece.shadow + (pattern.low >> 2), 0x0f, access.bytes * kLanes / 4);
+    if (piece.shadow != nullptr)
+      std::memset(piece.shadow + (pattern.low >> 2), 0x0f, access.bytes * kLanes / 4);
     resolved.contiguous = piece.memory + pattern.low;
     return;
   }
   const int first = __builtin_ctz(access.active);
   each_lane(access.active, [&](int lane) {
     const std::uint64_t a = access.address[lane];
-    resolve_lane(warp, access, lane, piece.memory + a, piece.shadow == nullptr ? nullptr : piece.shadow + (a >> 2), resolved);
+    resolve_lane(warp, access, lane, piece.memory + a,
+                 piece.shadow == nullptr ? nullptr : piece.shadow + (a >> 2), resolved);
   });
   for (int lane = 0; lane < kLanes; ++lane)
     if ((access.active >> lane & 1u) == 0) resolved.pointer[lane] = resolved.pointer[first];
 }
 
 [[noreturn]] void out_of_bounds(Warp& warp, const Access& access, int lane, const std::string& where) {
-  report(warp, FindingKind::out_of_bounds, lane, access.address[lane], verb(access) + " in " + where_name(access.where) + " is " + where, 700);
+  report(warp, FindingKind::out_of_bounds, lane, access.address[lane],
+         verb(access) + " in " + where_name(access.where) + " is " + where, 700);
   throw KernelFault{700};
 }
 
@@ -204,12 +237,14 @@ const Extent* object_of(Warp& warp, std::uint64_t low, std::uint64_t high) {
 
 Piece piece_of(const Extent& extent) {
   // Pointers that stand for address 0 are never used as such.
-  return {reinterpret_cast<std::uint8_t*>(extent.to_host), extent.shadow == nullptr ? nullptr : extent.shadow - (extent.begin >> 2)};
+  return {reinterpret_cast<std::uint8_t*>(extent.to_host),
+          extent.shadow == nullptr ? nullptr : extent.shadow - (extent.begin >> 2)};
 }
 
 void resolve_global(Warp& warp, const Access& access, const Pattern& pattern, Resolved& resolved) {
   const bool wraps = pattern.high > ~std::uint64_t{0} - access.bytes;
-  if (const Extent* object = wraps ? nullptr : object_of(warp, pattern.low, pattern.high + access.bytes); object != nullptr) {
+  if (const Extent* object = wraps ? nullptr : object_of(warp, pattern.low, pattern.high + access.bytes);
+      object != nullptr) {
     if (access.kind != Access::Kind::read && object->kind == MemoryKind::constant)
       out_of_bounds(warp, access, __builtin_ctz(access.active), "in a __constant__ variable");
     return resolve_in(warp, access, pattern, piece_of(*object), resolved);
@@ -219,10 +254,12 @@ void resolve_global(Warp& warp, const Access& access, const Pattern& pattern, Re
     const Extent* object = object_of(warp, a, a + access.bytes);
     if (object == nullptr) out_of_bounds(warp, access, lane, DeviceMemory::instance().describe(a));
     const Piece piece = piece_of(*object);
-    resolve_lane(warp, access, lane, piece.memory + a, piece.shadow == nullptr ? nullptr : piece.shadow + (a >> 2), resolved);
+    resolve_lane(warp, access, lane, piece.memory + a,
+                 piece.shadow == nullptr ? nullptr : piece.shadow + (a >> 2), resolved);
   });
   for (int lane = 0; lane < kLanes; ++lane)
-    if ((access.active >> lane & 1u) == 0) resolved.pointer[lane] = resolved.pointer[__builtin_ctz(access.active)];
+    if ((access.active >> lane & 1u) == 0)
+      resolved.pointer[lane] = resolved.pointer[__builtin_ctz(access.active)];
 }
 
 void resolve_shared(Warp& warp, const Access& access, const Pattern& pattern, Resolved& resolved) {
@@ -233,7 +270,8 @@ void resolve_shared(Warp& warp, const Access& access, const Pattern& pattern, Re
       const std::uint64_t a = access.address[lane];
       if (a > size || a + access.bytes > size)
         out_of_bounds(warp, access, lane,
-                      std::to_string(a > size ? a - size : 0) + " bytes past the end of the block's " + std::to_string(size - kReservedShared) + " bytes");
+                      std::to_string(a > size ? a - size : 0) + " bytes past the end of the block's " +
+                          std::to_string(size - kReservedShared) + " bytes");
     });
   resolve_in(warp, access, pattern, {block.shared.data(), block.shared_shadow.data()}, resolved);
 }
@@ -243,12 +281,14 @@ void resolve_local(Warp& warp, const Access& access, const Pattern& pattern, Res
   if (pattern.high > stride || pattern.high + access.bytes > stride)
     each_lane(access.active, [&](int lane) {
       const std::uint64_t a = access.address[lane];
-      if (a > stride || a + access.bytes > stride) out_of_bounds(warp, access, lane, "outside of the thread's " + std::to_string(stride) + " bytes");
+      if (a > stride || a + access.bytes > stride)
+        out_of_bounds(warp, access, lane, "outside of the thread's " + std::to_string(stride) + " bytes");
     });
   // Each lane has a piece of its own: as addresses in all of them together, no two are alike.
   Access own = access;
   Pattern apart = pattern;
-  for (int lane = 0; lane < kLanes; ++lane) apart.address[lane] = pattern.address[lane] + static_cast<std::uint64_t>(lane) * stride;
+  for (int lane = 0; lane < kLanes; ++lane)
+    apart.address[lane] = pattern.address[lane] + static_cast<std::uint64_t>(lane) * stride;
   std::uint64_t address[kLanes];
   std::memcpy(address, apart.address, sizeof address);
   own.address = address;
@@ -267,30 +307,38 @@ void resolve(Warp& warp, const Access& access, Resolved& resolved) {
   find_pattern(access, pattern);
   if (access.bytes > 1 && !is_aligned(access, pattern)) misaligned(warp, access);
   switch (access.where) {
-    case Access::Where::shared: return resolve_shared(warp, access, pattern, resolved);
-    case Access::Where::local: return resolve_local(warp, access, pattern, resolved);
-    default: return resolve_global(warp, access, pattern, resolved);
+    case Access::Where::shared:
+      return resolve_shared(warp, access, pattern, resolved);
+    case Access::Where::local:
+      return resolve_local(warp, access, pattern, resolved);
+    default:
+      return resolve_global(warp, access, pattern, resolved);
   }
 }
 
 void observe(Warp& warp, const Access& access) {
   if (warp.counts != nullptr) count_access(*warp.counts, access);
-  if (warp.race != nullptr && (access.where == Access::Where::shared || access.where == Access::Where::global)) warp.race->access(warp, access);
+  if (warp.race != nullptr &&
+      (access.where == Access::Where::shared || access.where == Access::Where::global))
+    warp.race->access(warp, access);
 }
 
 void lane_addresses(const Warp& warp, const Ins& ins, std::uint64_t* address) {
   if ((ins.aux2 & kWideAddress) != 0) {
     const std::uint64_t* base = warp.lanes<std::uint64_t>(ins.a);
-    for (int lane = 0; lane < kLanes; ++lane) address[lane] = base[lane] + static_cast<std::uint64_t>(ins.imm);
+    for (int lane = 0; lane < kLanes; ++lane)
+      address[lane] = base[lane] + static_cast<std::uint64_t>(ins.imm);
   } else {
     const std::uint32_t* base = warp.lanes<std::uint32_t>(ins.a);
-    for (int lane = 0; lane < kLanes; ++lane) address[lane] = base[lane] + static_cast<std::uint32_t>(ins.imm);
+    for (int lane = 0; lane < kLanes; ++lane)
+      address[lane] = base[lane] + static_cast<std::uint32_t>(ins.imm);
   }
 }
 
 namespace {
 
-std::uint8_t* one_lane(Warp& warp, int lane, Access::Where where, std::uint64_t address, std::uint32_t bytes, bool write) {
+std::uint8_t* one_lane(Warp& warp, int lane, Access::Where where, std::uint64_t address, std::uint32_t bytes,
+                       bool write) {
   // Requests of more than 16 bytes or of odd sizes are made in pieces that resolve() knows.
   std::uint64_t addresses[kLanes];
   addresses[lane] = address;
@@ -311,9 +359,12 @@ std::uint8_t* one_lane(Warp& warp, int lane, Access::Where where, std::uint64_t 
     poisoned = poisoned || resolved.pointer[lane] == resolved.scratch[lane];
     if (poisoned && !write) {
       // The caller reads memory itself: let it see the poison.
-      std::uint8_t* memory = where == Access::Where::shared ? &warp.block->shared[address + done]
-                                                            : reinterpret_cast<std::uint8_t*>(address + done) + object_of(warp, address + done, address + done + piece)->to_host;
-      if (resolved.pointer[lane] == resolved.scratch[lane]) std::memcpy(memory, resolved.scratch[lane], piece);
+      std::uint8_t* memory = where == Access::Where::shared
+                                 ? &warp.block->shared[address + done]
+                                 : reinterpret_cast<std::uint8_t*>(address + done) +
+                                       object_of(warp, address + done, address + done + piece)->to_host;
+      if (resolved.pointer[lane] == resolved.scratch[lane])
+        std::memcpy(memory, resolved.scratch[lane], piece);
       if (done == 0) first = memory;
     } else if (done == 0) {
       first = resolved.pointer[lane];
@@ -340,7 +391,8 @@ std::uint32_t shared_offset(Warp& warp, int lane, std::uint64_t generic) {
 
 std::uint8_t* generic_at(Warp& warp, int lane, std::uint64_t address, std::uint32_t bytes, bool write) {
   const AddressSpace& space = DeviceMemory::instance().space();
-  if (address >= space.shared_begin && address < space.shared_end) return shared_at(warp, lane, address - space.shared_begin, bytes, write);
+  if (address >= space.shared_begin && address < space.shared_end)
+    return shared_at(warp, lane, address - space.shared_begin, bytes, write);
   if (address >= space.local_begin && address < space.local_end) {
     const std::uint64_t a = address - space.local_begin;
     if (a + bytes > warp.local_stride) {
@@ -350,45 +402,6 @@ std::uint8_t* generic_at(Warp& warp, int lane, std::uint64_t address, std::uint3
     return &warp.local[static_cast<std::uint64_t>(lane) * warp.local_stride + a];
   }
   return one_lane(warp, lane, Access::Where::global, address, bytes, write);
-}
-
-// --- decoding ---
-
-namespace {
-constexpr std::uint16_t kOrderShift = 4, kCtaScope = 128;
-}
-
-std::uint16_t decode_order(Decoder& decoder) {
-  const int order = decoder.take_one_of({"weak", "volatile", "relaxed", "acquire", "release", "acq_rel"});
-  static constexpr Access::Order kOrders[] = {Access::Order::weak, Access::Order::relaxed, Access::Order::relaxed, Access::Order::acquire, Access::Order::release,
-                                              Access::Order::acquire_release};
-  if (order < 0) return 0;
-  std::uint16_t bits = static_cast<std::uint16_t>(static_cast<std::uint16_t>(kOrders[order]) << kOrderShift);
-  if (order >= 2) bits = static_cast<std::uint16_t>(bits | decode_scope(decoder));
-  return bits;
-}
-
-std::uint16_t decode_scope(Decoder& decoder) { return decoder.take_one_of({"gpu", "sys", "cluster", "cta"}) == 3 ? kCtaScope : std::uint16_t{0}; }
-
-Access::Order order_of(const Ins& ins) { return static_cast<Access::Order>(ins.aux2 >> kOrderShift & 7); }
-
-Window decode_window(Decoder& decoder) {
-  switch (decoder.take_one_of({"global", "shared", "shared::cta", "local", "const", "param", "shared::cluster"})) {
-    case 0: return Window::global;
-    case 1: case 2: case 6: return Window::shared;
-    case 3: return Window::local;
-    case 4: return Window::constant;
-    case 5: return Window::param;
-    default: return Window::generic;
-  }
-}
-
-void decode_address(Decoder& decoder, Ins& ins, const ptx::Operand& operand, Window window) {
-  static constexpr ptx::Space kSpaces[] = {ptx::Space::global, ptx::Space::shared, ptx::Space::local, ptx::Space::constant, ptx::Space::param, ptx::Space::none};
-  const Decoder::Address address = decoder.address(operand, kSpaces[static_cast<int>(window)]);
-  ins.a = address.base;
-  ins.imm = address.offset;
-  if (address.wide) ins.aux2 |= kWideAddress;
 }
 
 }  // namespace emulator

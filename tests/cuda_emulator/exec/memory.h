@@ -7,14 +7,15 @@ namespace emulator {
 
 /// Host memory behind one request of a warp, checked: bounds, alignment, initialisation.
 struct Resolved {
-  std::uint8_t* contiguous = nullptr;       // all 32 lanes side by side, in lane order; null: use pointer[]
-  bool uniform = false;                     // reads: all lanes have the same address
-  std::uint8_t* pointer[kLanes];            // lanes that are not active point to the memory of one that is
-  std::uint8_t scratch[kLanes][16];         // stands for memory with bytes that nobody wrote: those are 0xFF
+  std::uint8_t* contiguous = nullptr;  // all 32 lanes side by side, in lane order; null: use pointer[]
+  bool uniform = false;                // reads: all lanes have the same address
+  std::uint8_t* pointer[kLanes];       // lanes that are not active point to the memory of one that is
+  std::uint8_t scratch[kLanes][16];    // stands for memory with bytes that nobody wrote: those are 0xFF
 };
 
-/// Checks a request and finds its memory. Reads: reports bytes that nobody wrote. Writes: marks them as written. Calls no race check and no counters.
-/// Throws KernelFault for addresses outside of live objects and misaligned ones.
+/// Checks a request and finds its memory. Reads: reports bytes that nobody wrote. Writes: marks them as
+/// written. Calls no race check and no counters. Throws KernelFault for addresses outside of live objects and
+/// misaligned ones.
 void resolve(Warp& warp, const Access& access, Resolved& resolved);
 
 /// Tells the race check and the counters, if they are on.
@@ -50,13 +51,15 @@ void sort_generic(const std::uint64_t* address, Mask active, F&& f) {
   if (const Mask rest = active & ~(shared | local | param); rest != 0) f(Window::global, rest, address);
 }
 
-/// Decodes the modifiers between an opcode and its type that say how strong an access is: .volatile, .relaxed, .acquire, .release, .acq_rel, scope.
-/// Leaves the space modifier to the caller. Packed for Ins::aux2, see order_of().
+/// Decodes the modifiers between an opcode and its type that say how strong an access is: .volatile,
+/// .relaxed, .acquire, .release, .acq_rel, scope. Leaves the space modifier to the caller. Packed for
+/// Ins::aux2, see order_of().
 std::uint16_t decode_order(Decoder& decoder);
 std::uint16_t decode_scope(Decoder& decoder);
 Access::Order order_of(const Ins& ins);
 
-/// Takes a state space modifier (.global, .shared, .shared::cta, .local, .const, .param, or none for generic).
+/// Takes a state space modifier (.global, .shared, .shared::cta, .local, .const, .param, or none for
+/// generic).
 Window decode_window(Decoder& decoder);
 /// The address operand into ins.a, ins.imm and aux2.
 void decode_address(Decoder& decoder, Ins& ins, const ptx::Operand& operand, Window window);

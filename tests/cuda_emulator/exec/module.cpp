@@ -12,7 +12,9 @@ using ptx::Function;
 using ptx::Operand;
 using ptx::Variable;
 
-std::uint64_t align_up(std::uint64_t value, std::uint64_t align) { return (value + align - 1) / align * align; }
+std::uint64_t align_up(std::uint64_t value, std::uint64_t align) {
+  return (value + align - 1) / align * align;
+}
 
 std::string demangle(const std::string& name) {
   int status = 0;
@@ -23,8 +25,10 @@ std::string demangle(const std::string& name) {
 }
 
 void names_in(const Operand& operand, std::set<std::string>& variables, std::set<std::string>& functions) {
-  if (operand.kind == Operand::Kind::function) functions.insert(operand.name);
-  else if (operand.kind == Operand::Kind::variable || operand.kind == Operand::Kind::address) variables.insert(operand.name);
+  if (operand.kind == Operand::Kind::function)
+    functions.insert(operand.name);
+  else if (operand.kind == Operand::Kind::variable || operand.kind == Operand::Kind::address)
+    variables.insert(operand.name);
   for (const Operand& element : operand.elements) names_in(element, variables, functions);
 }
 
@@ -35,7 +39,8 @@ struct Reach {
   bool indirect = false;
 };
 
-// Functions whose address stands in a variable (tables of virtual functions): any indirect call may reach them.
+// Functions whose address stands in a variable (tables of virtual functions): any indirect call may reach
+// them.
 std::set<std::string> stored_functions(const ptx::Module& module) {
   std::set<std::string> result;
   for (const Variable& variable : module.variables)
@@ -50,7 +55,9 @@ Reach reach_of(const ptx::Module& module, int start) {
   std::vector<int> todo = {start};
   const auto visit = [&](const std::string& name) {
     const auto found = module.function_index.find(name);
-    if (found != module.function_index.end() && !module.functions[static_cast<std::size_t>(found->second)].is_declaration && seen.insert(found->second).second)
+    if (found != module.function_index.end() &&
+        !module.functions[static_cast<std::size_t>(found->second)].is_declaration &&
+        seen.insert(found->second).second)
       todo.push_back(found->second);
   };
   while (!todo.empty()) {
@@ -58,9 +65,11 @@ Reach reach_of(const ptx::Module& module, int start) {
     todo.pop_back();
     reach.functions.push_back(index);
     std::set<std::string> functions;
-    for (const ptx::Instruction& instruction : module.functions[static_cast<std::size_t>(index)].instructions) {
+    for (const ptx::Instruction& instruction :
+         module.functions[static_cast<std::size_t>(index)].instructions) {
       for (const Operand& operand : instruction.operands) names_in(operand, reach.variables, functions);
-      const bool is_indirect = instruction.opcode == "call" && instruction.operands.size() > 1 && instruction.operands[1].kind == Operand::Kind::reg;
+      const bool is_indirect = instruction.opcode == "call" && instruction.operands.size() > 1 &&
+                               instruction.operands[1].kind == Operand::Kind::reg;
       if (is_indirect && !reach.indirect) {
         reach.indirect = true;
         for (const std::string& name : stored_functions(module)) visit(name);
@@ -71,8 +80,10 @@ Reach reach_of(const ptx::Module& module, int start) {
   return reach;
 }
 
-// Shared memory of a kernel: the system's part, variables of the functions and of the module that it reaches, then what is sized at the launch.
-std::unordered_map<std::string, Place> place_shared(const ptx::Module& module, const Reach& reach, Kernel& kernel) {
+// Shared memory of a kernel: the system's part, variables of the functions and of the module that it reaches,
+// then what is sized at the launch.
+std::unordered_map<std::string, Place> place_shared(const ptx::Module& module, const Reach& reach,
+                                                    Kernel& kernel) {
   std::unordered_map<std::string, Place> places;
   std::uint64_t end = kReservedShared, dynamic_align = 16;
   std::vector<std::string> dynamic;
@@ -90,15 +101,19 @@ std::unordered_map<std::string, Place> place_shared(const ptx::Module& module, c
   for (const Variable& variable : module.variables)
     if (reach.variables.count(variable.name) != 0) add(variable);
   for (const int index : reach.functions)
-    for (const Variable& variable : module.functions[static_cast<std::size_t>(index)].variables) add(variable);
+    for (const Variable& variable : module.functions[static_cast<std::size_t>(index)].variables)
+      add(variable);
   kernel.info.static_shared = end - kReservedShared;
   kernel.static_shared_end = align_up(end, dynamic.empty() ? 16 : dynamic_align);
-  for (const std::string& name : dynamic) places[name] = {ptx::Space::shared, kernel.static_shared_end, 0, false};
+  for (const std::string& name : dynamic)
+    places[name] = {ptx::Space::shared, kernel.static_shared_end, 0, false};
   return places;
 }
 
-// Local memory that a call chain can need. Recursion and indirect calls get a fixed amount, as cudaLimitStackSize does.
-std::uint64_t stack_of(const ptx::Module& module, const Kernel& kernel, const Program& program, std::set<const Program*>& on_path) {
+// Local memory that a call chain can need. Recursion and indirect calls get a fixed amount, as
+// cudaLimitStackSize does.
+std::uint64_t stack_of(const ptx::Module& module, const Kernel& kernel, const Program& program,
+                       std::set<const Program*>& on_path) {
   constexpr std::uint64_t kUnknown = 16384;
   if (!on_path.insert(&program).second) return kUnknown;
   std::uint64_t deepest = 0;
@@ -110,8 +125,10 @@ std::uint64_t stack_of(const ptx::Module& module, const Kernel& kernel, const Pr
       continue;
     }
     const auto index = module.function_index.find(callee.name);
-    const auto found = index == module.function_index.end() ? kernel.functions.end() : kernel.functions.find(index->second);
-    if (found != kernel.functions.end()) deepest = std::max(deepest, stack_of(module, kernel, *found->second, on_path));
+    const auto found =
+        index == module.function_index.end() ? kernel.functions.end() : kernel.functions.find(index->second);
+    if (found != kernel.functions.end())
+      deepest = std::max(deepest, stack_of(module, kernel, *found->second, on_path));
   }
   on_path.erase(&program);
   return program.local_bytes + deepest;
@@ -128,7 +145,8 @@ void describe(const LoadedModule::Content& content, const Function& function, Ke
   info.target = content.module.target;
   for (const Variable& variable : content.module.variables)
     if (variable.space == ptx::Space::constant) info.constant_bytes += variable.bytes;
-  if (function.cluster[0] * function.cluster[1] * function.cluster[2] > 1) info.unsupported = "thread block clusters are not supported";
+  if (function.cluster[0] * function.cluster[1] * function.cluster[2] > 1)
+    info.unsupported = "thread block clusters are not supported";
 }
 
 }  // namespace
@@ -143,7 +161,8 @@ void decode_kernel(LoadedModule::Content& content, const Function& function, Ker
   try {
     for (const int index : reach.functions) {
       Program* program = &kernel.program;
-      if (index != start) program = kernel.functions.emplace(index, std::make_unique<Program>()).first->second.get();
+      if (index != start)
+        program = kernel.functions.emplace(index, std::make_unique<Program>()).first->second.get();
       decode_function(module.functions[static_cast<std::size_t>(index)], content.places, shared, *program);
     }
   } catch (const ptx::Error& error) {
@@ -153,7 +172,8 @@ void decode_kernel(LoadedModule::Content& content, const Function& function, Ker
   std::set<const Program*> path;
   kernel.program.stack_bytes = stack_of(module, kernel, kernel.program, path);
   kernel.info.local_bytes = kernel.program.stack_bytes;
-  // What ptxas will need is not known here; the most values alive at once, plus a few for addresses, comes near.
+  // What ptxas will need is not known here; the most values alive at once, plus a few for addresses, comes
+  // near.
   kernel.info.registers = std::clamp(allocate_registers(function).peak_words + 6, 16, 255);
 }
 
@@ -166,7 +186,9 @@ void place_variables(LoadedModule::Content& content) {
     if (variable.space == ptx::Space::global || variable.space == ptx::Space::constant) {
       if (variable.bytes == 0) continue;
       const bool constant = variable.space == ptx::Space::constant;
-      const MemoryKind kind = constant ? MemoryKind::constant : variable.is_managed ? MemoryKind::managed : MemoryKind::variable;
+      const MemoryKind kind = constant              ? MemoryKind::constant
+                              : variable.is_managed ? MemoryKind::managed
+                                                    : MemoryKind::variable;
       place.value = memory.allocate(variable.bytes, kind, variable.name);
       if (place.value == 0) throw ptx::Error(0, "no memory for the variable " + variable.name);
       content.variables[variable.name] = {variable.name, place.value, variable.bytes, constant};
@@ -182,7 +204,8 @@ std::uint64_t relocated(const LoadedModule::Content& content, const ptx::Relocat
     return variable->second.value + static_cast<std::uint64_t>(relocation.addend);
   }
   const auto function = content.module.function_index.find(relocation.symbol);
-  if (function == content.module.function_index.end()) throw ptx::Error(0, "unknown name " + relocation.symbol + " in an initialiser");
+  if (function == content.module.function_index.end())
+    throw ptx::Error(0, "unknown name " + relocation.symbol + " in an initialiser");
   return kFunctionAddress + static_cast<std::uint64_t>(function->second) * 16;
 }
 
@@ -194,7 +217,8 @@ void initialize_variables(LoadedModule::Content& content) {
     if (info == content.variables.end()) continue;
     std::uint8_t* bytes = memory.host(info->second.address, variable.bytes);
     std::memset(bytes, 0, variable.bytes);
-    if (!variable.image.empty()) std::memcpy(bytes, variable.image.data(), std::min<std::size_t>(variable.image.size(), variable.bytes));
+    if (!variable.image.empty())
+      std::memcpy(bytes, variable.image.data(), std::min<std::size_t>(variable.image.size(), variable.bytes));
     for (const ptx::Relocation& relocation : variable.relocations) {
       const std::uint64_t value = relocated(content, relocation);
       std::memcpy(bytes + relocation.offset, &value, static_cast<std::size_t>(relocation.bytes));
@@ -207,7 +231,8 @@ void initialize_variables(LoadedModule::Content& content) {
 
 LoadedModule::LoadedModule(std::string_view ptx) : content_(std::make_unique<Content>()) {
   content_->module = ptx::parse(ptx);
-  content_->places.functions = {content_->module.function_index.begin(), content_->module.function_index.end()};
+  content_->places.functions = {content_->module.function_index.begin(),
+                                content_->module.function_index.end()};
   for (const Function& function : content_->module.functions)
     if (function.is_declaration) content_->places.declarations.insert(function.name);
   place_variables(*content_);

@@ -12,7 +12,18 @@ namespace {
 
 using ptx::Type;
 
-enum class Operation : std::uint16_t { add, minimum, maximum, bit_and, bit_or, bit_xor, exchange, compare_and_swap, increment, decrement };
+enum class Operation : std::uint16_t {
+  add,
+  minimum,
+  maximum,
+  bit_and,
+  bit_or,
+  bit_xor,
+  exchange,
+  compare_and_swap,
+  increment,
+  decrement
+};
 
 template <class T, class F>
 T update(std::uint8_t* memory, F&& f) {
@@ -29,15 +40,24 @@ struct Integer {
   using Word = std::make_unsigned_t<T>;
   static Word apply(Operation operation, Word old, Word b, Word) {
     switch (operation) {
-      case Operation::add: return static_cast<Word>(old + b);
-      case Operation::minimum: return static_cast<T>(old) < static_cast<T>(b) ? old : b;
-      case Operation::maximum: return static_cast<T>(old) > static_cast<T>(b) ? old : b;
-      case Operation::bit_and: return old & b;
-      case Operation::bit_or: return old | b;
-      case Operation::bit_xor: return old ^ b;
-      case Operation::increment: return old >= b ? Word{0} : static_cast<Word>(old + 1);
-      case Operation::decrement: return old == 0 || old > b ? b : static_cast<Word>(old - 1);
-      default: return b;
+      case Operation::add:
+        return static_cast<Word>(old + b);
+      case Operation::minimum:
+        return static_cast<T>(old) < static_cast<T>(b) ? old : b;
+      case Operation::maximum:
+        return static_cast<T>(old) > static_cast<T>(b) ? old : b;
+      case Operation::bit_and:
+        return old & b;
+      case Operation::bit_or:
+        return old | b;
+      case Operation::bit_xor:
+        return old ^ b;
+      case Operation::increment:
+        return old >= b ? Word{0} : static_cast<Word>(old + 1);
+      case Operation::decrement:
+        return old == 0 || old > b ? b : static_cast<Word>(old - 1);
+      default:
+        return b;
     }
   }
 };
@@ -59,22 +79,30 @@ struct Floating {
 struct FlushedFloat {
   using Word = std::uint32_t;
   static Word flushed(Word bits) { return (bits & 0x7f800000u) == 0 ? bits & 0x80000000u : bits; }
-  static Word apply(Operation operation, Word old, Word b, Word c) { return flushed(Floating<float, Word>::apply(operation, flushed(old), flushed(b), c)); }
+  static Word apply(Operation operation, Word old, Word b, Word c) {
+    return flushed(Floating<float, Word>::apply(operation, flushed(old), flushed(b), c));
+  }
 };
 
-// f16, bf16 and their pairs, which can only be added; the sum of two of them is exact enough in f32 to be rounded once.
+// f16, bf16 and their pairs, which can only be added; the sum of two of them is exact enough in f32 to be
+// rounded once.
 template <class Format>
 struct Half {
   using Word = std::uint16_t;
-  static Word apply(Operation, Word old, Word b, Word) { return static_cast<Word>(Format::template round<Rounding::nearest>(Format::widen(old) + Format::widen(b))); }
+  static Word apply(Operation, Word old, Word b, Word) {
+    return static_cast<Word>(
+        Format::template round<Rounding::nearest>(Format::widen(old) + Format::widen(b)));
+  }
 };
 
 template <class Format>
 struct HalfPair {
   using Word = std::uint32_t;
   static Word apply(Operation operation, Word old, Word b, Word) {
-    const auto low = Half<Format>::apply(operation, static_cast<std::uint16_t>(old), static_cast<std::uint16_t>(b), 0);
-    const auto high = Half<Format>::apply(operation, static_cast<std::uint16_t>(old >> 16), static_cast<std::uint16_t>(b >> 16), 0);
+    const auto low =
+        Half<Format>::apply(operation, static_cast<std::uint16_t>(old), static_cast<std::uint16_t>(b), 0);
+    const auto high = Half<Format>::apply(operation, static_cast<std::uint16_t>(old >> 16),
+                                          static_cast<std::uint16_t>(b >> 16), 0);
     return static_cast<Word>(low) | static_cast<Word>(high) << 16;
   }
 };
@@ -104,18 +132,24 @@ void atomic_in(Warp& warp, const Ins& ins, Window window, Mask active, const std
   // A lock that is taken: the comparison fails, or what is exchanged was there already.
   bool spins = operation == Operation::compare_and_swap || operation == Operation::exchange;
   each_lane(active, [&](int lane) {
-    std::uint8_t* memory = resolved.contiguous != nullptr ? resolved.contiguous + static_cast<std::size_t>(lane) * sizeof(Word) : resolved.pointer[lane];
+    std::uint8_t* memory = resolved.contiguous != nullptr
+                               ? resolved.contiguous + static_cast<std::size_t>(lane) * sizeof(Word)
+                               : resolved.pointer[lane];
     if (operation == Operation::compare_and_swap) {
       old[lane] = b[lane];
-      if (__atomic_compare_exchange_n(reinterpret_cast<Word*>(memory), &old[lane], c[lane], false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) spins = false;
+      if (__atomic_compare_exchange_n(reinterpret_cast<Word*>(memory), &old[lane], c[lane], false,
+                                      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        spins = false;
     } else if (operation == Operation::exchange) {
       old[lane] = __atomic_exchange_n(reinterpret_cast<Word*>(memory), b[lane], __ATOMIC_SEQ_CST);
       if (old[lane] != b[lane]) spins = false;
     } else {
-      old[lane] = update<Word>(memory, [&](Word before) { return Kind::apply(operation, before, b[lane], c[lane]); });
+      old[lane] =
+          update<Word>(memory, [&](Word before) { return Kind::apply(operation, before, b[lane], c[lane]); });
     }
   });
-  if ((ins.aux & kReturns) != 0) each_lane(active, [&](int lane) { warp.lanes<Word>(ins.d)[lane] = old[lane]; });
+  if ((ins.aux & kReturns) != 0)
+    each_lane(active, [&](int lane) { warp.lanes<Word>(ins.d)[lane] = old[lane]; });
   // Whoever finds a lock taken lets the others run.
   if (spins && warp.budget > kSpinBudget) warp.budget = kSpinBudget;
 }
@@ -128,7 +162,8 @@ void atomic(Warp& warp, const Ins& ins, Mask active) {
   if (window != Window::generic) return atomic_in<Kind>(warp, ins, window, active, address);
   sort_generic(address, active, [&](Window w, Mask lanes, const std::uint64_t* a) {
     if (w == Window::local || w == Window::param) {
-      report(warp, FindingKind::invalid_operation, __builtin_ctz(lanes), a[__builtin_ctz(lanes)], "an atomic operation on memory that is neither global nor shared", 717);
+      report(warp, FindingKind::invalid_operation, __builtin_ctz(lanes), a[__builtin_ctz(lanes)],
+             "an atomic operation on memory that is neither global nor shared", 717);
       throw KernelFault{717};
     }
     atomic_in<Kind>(warp, ins, w, lanes, a);
@@ -151,63 +186,104 @@ void atomic_vector(Warp& warp, const Ins& ins, Mask active) {
 }
 
 bool is_bits_operation(Operation o) {
-  return o == Operation::bit_and || o == Operation::bit_or || o == Operation::bit_xor || o == Operation::exchange || o == Operation::compare_and_swap;
+  return o == Operation::bit_and || o == Operation::bit_or || o == Operation::bit_xor ||
+         o == Operation::exchange || o == Operation::compare_and_swap;
 }
 
 Run run_for(Decoder& decoder, Operation operation, Type type) {
-  const bool extreme = operation == Operation::minimum || operation == Operation::maximum, add = operation == Operation::add;
+  const bool extreme = operation == Operation::minimum || operation == Operation::maximum,
+             add = operation == Operation::add;
   const bool wrap = operation == Operation::increment || operation == Operation::decrement;
   switch (type) {
-    case Type::b16: if (operation == Operation::compare_and_swap) return &atomic<Integer<std::uint16_t>>; break;
-    case Type::b32: if (is_bits_operation(operation)) return &atomic<Integer<std::uint32_t>>; break;
-    case Type::b64: if (is_bits_operation(operation)) return &atomic<Integer<std::uint64_t>>; break;
-    case Type::u32: if (add || extreme || wrap) return &atomic<Integer<std::uint32_t>>; break;
-    case Type::s32: if (add || extreme) return &atomic<Integer<std::int32_t>>; break;
-    case Type::u64: if (add || extreme) return &atomic<Integer<std::uint64_t>>; break;
-    case Type::s64: if (extreme) return &atomic<Integer<std::int64_t>>; break;
-    case Type::f32: if (add) return &atomic<Floating<float, std::uint32_t>>; break;
-    case Type::f64: if (add) return &atomic<Floating<double, std::uint64_t>>; break;
-    case Type::f16: if (add) return &atomic<Half<F16>>; break;
-    case Type::bf16: if (add) return &atomic<Half<Bf16>>; break;
-    case Type::f16x2: if (add) return &atomic<HalfPair<F16>>; break;
-    case Type::bf16x2: if (add) return &atomic<HalfPair<Bf16>>; break;
-    default: break;
+    case Type::b16:
+      if (operation == Operation::compare_and_swap) return &atomic<Integer<std::uint16_t>>;
+      break;
+    case Type::b32:
+      if (is_bits_operation(operation)) return &atomic<Integer<std::uint32_t>>;
+      break;
+    case Type::b64:
+      if (is_bits_operation(operation)) return &atomic<Integer<std::uint64_t>>;
+      break;
+    case Type::u32:
+      if (add || extreme || wrap) return &atomic<Integer<std::uint32_t>>;
+      break;
+    case Type::s32:
+      if (add || extreme) return &atomic<Integer<std::int32_t>>;
+      break;
+    case Type::u64:
+      if (add || extreme) return &atomic<Integer<std::uint64_t>>;
+      break;
+    case Type::s64:
+      if (extreme) return &atomic<Integer<std::int64_t>>;
+      break;
+    case Type::f32:
+      if (add) return &atomic<Floating<float, std::uint32_t>>;
+      break;
+    case Type::f64:
+      if (add) return &atomic<Floating<double, std::uint64_t>>;
+      break;
+    case Type::f16:
+      if (add) return &atomic<Half<F16>>;
+      break;
+    case Type::bf16:
+      if (add) return &atomic<Half<Bf16>>;
+      break;
+    case Type::f16x2:
+      if (add) return &atomic<HalfPair<F16>>;
+      break;
+    case Type::bf16x2:
+      if (add) return &atomic<HalfPair<Bf16>>;
+      break;
+    default:
+      break;
   }
   decoder.fail(std::string("not defined for .") + ptx::name_of(type));
 }
 
 Run vector_run_for(Decoder& decoder, int count, Type type) {
-  if (type == Type::f32) return count == 2 ? &atomic_vector<Floating<float, std::uint32_t>, 2> : &atomic_vector<Floating<float, std::uint32_t>, 4>;
-  if (type == Type::f16x2) return count == 2 ? &atomic_vector<HalfPair<F16>, 2> : &atomic_vector<HalfPair<F16>, 4>;
-  if (type == Type::bf16x2) return count == 2 ? &atomic_vector<HalfPair<Bf16>, 2> : &atomic_vector<HalfPair<Bf16>, 4>;
+  if (type == Type::f32)
+    return count == 2 ? &atomic_vector<Floating<float, std::uint32_t>, 2>
+                      : &atomic_vector<Floating<float, std::uint32_t>, 4>;
+  if (type == Type::f16x2)
+    return count == 2 ? &atomic_vector<HalfPair<F16>, 2> : &atomic_vector<HalfPair<F16>, 4>;
+  if (type == Type::bf16x2)
+    return count == 2 ? &atomic_vector<HalfPair<Bf16>, 2> : &atomic_vector<HalfPair<Bf16>, 4>;
   decoder.fail(std::string("vectors are not defined for .") + ptx::name_of(type));
 }
 
 std::uint16_t atomic_order(Decoder& decoder, bool returns) {
   const std::string_view order = decoder.next();
-  if (order == "weak" || order == "volatile" || (!returns && (order == "acquire" || order == "acq_rel"))) decoder.fail("unknown modifier ." + std::string(order));
+  if (order == "weak" || order == "volatile" || (!returns && (order == "acquire" || order == "acq_rel")))
+    decoder.fail("unknown modifier ." + std::string(order));
   const std::uint16_t bits = decode_order(decoder);
   return bits != 0 ? bits : decode_scope(decoder);
 }
 
 void decode_atomic(Decoder& decoder, Ins& ins, bool returns) {
-  // Spelled both atom.relaxed.gpu.global.add and atom.global.add; cuda::atomic writes the scope behind the order.
+  // Spelled both atom.relaxed.gpu.global.add and atom.global.add; cuda::atomic writes the scope behind the
+  // order.
   ins.aux2 = atomic_order(decoder, returns);
   const Window window = decode_window(decoder);
-  if (window != Window::global && window != Window::shared && window != Window::generic) decoder.fail("atomics work on global and shared memory");
+  if (window != Window::global && window != Window::shared && window != Window::generic)
+    decoder.fail("atomics work on global and shared memory");
   ins.aux2 = static_cast<std::uint16_t>(ins.aux2 | decode_scope(decoder));
   const int o = decoder.expect_one_of({"add", "min", "max", "and", "or", "xor", "inc", "dec", "exch", "cas"});
-  static constexpr Operation kOperations[] = {Operation::add, Operation::minimum, Operation::maximum, Operation::bit_and, Operation::bit_or, Operation::bit_xor,
-                                              Operation::increment, Operation::decrement, Operation::exchange, Operation::compare_and_swap};
+  static constexpr Operation kOperations[] = {
+      Operation::add,      Operation::minimum,         Operation::maximum,   Operation::bit_and,
+      Operation::bit_or,   Operation::bit_xor,         Operation::increment, Operation::decrement,
+      Operation::exchange, Operation::compare_and_swap};
   const Operation operation = kOperations[o];
-  if (!returns && (operation == Operation::exchange || operation == Operation::compare_and_swap)) decoder.fail("needs a destination");
+  if (!returns && (operation == Operation::exchange || operation == Operation::compare_and_swap))
+    decoder.fail("needs a destination");
   // Cooperative groups write order and scope after the operation.
   if (ins.aux2 == 0) ins.aux2 = atomic_order(decoder, returns);
   const bool noftz = decoder.take("noftz");
   const int vector = decoder.take("v2") ? 2 : decoder.take("v4") ? 4 : 1;
   const Type type = decoder.type();
   const bool half = type == Type::f16 || type == Type::bf16 || type == Type::f16x2 || type == Type::bf16x2;
-  if (noftz != half) decoder.fail(half ? ".noftz is missing" : ".noftz is not defined for ." + std::string(ptx::name_of(type)));
+  if (noftz != half)
+    decoder.fail(half ? ".noftz is missing"
+                      : ".noftz is not defined for ." + std::string(ptx::name_of(type)));
   decoder.instruction_class = Class::atomic;
   const std::size_t first = returns ? 1 : 0;
   decoder.operand_count(first + (operation == Operation::compare_and_swap ? 3 : 2));
@@ -225,7 +301,8 @@ void decode_atomic(Decoder& decoder, Ins& ins, bool returns) {
     ins.run = run_for(decoder, operation, type);
   }
   decode_address(decoder, ins, decoder.operand(first), window);
-  ins.aux = static_cast<std::uint16_t>(static_cast<int>(operation) | static_cast<int>(window) << kWindowShift | (returns ? kReturns : 0));
+  ins.aux = static_cast<std::uint16_t>(static_cast<int>(operation) |
+                                       static_cast<int>(window) << kWindowShift | (returns ? kReturns : 0));
 }
 
 void decode_atom(Decoder& decoder, Ins& ins) { decode_atomic(decoder, ins, true); }

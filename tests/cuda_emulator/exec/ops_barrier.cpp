@@ -18,10 +18,14 @@ struct Participants {
 Participants participants(Warp& warp, const Ins& ins, Mask active) {
   const int lane = __builtin_ctz(active);
   const std::uint32_t id = warp.lanes<std::uint32_t>(ins.a)[lane];
-  const std::uint32_t expected = (ins.aux & kBarrierHasCount) != 0 ? warp.lanes<std::uint32_t>(ins.b)[lane] : 0;
-  if (id > 15) report(warp, FindingKind::invalid_operation, lane, 0, "barrier " + std::to_string(id) + " does not exist; there are 0 to 15", 719);
+  const std::uint32_t expected =
+      (ins.aux & kBarrierHasCount) != 0 ? warp.lanes<std::uint32_t>(ins.b)[lane] : 0;
+  if (id > 15)
+    report(warp, FindingKind::invalid_operation, lane, 0,
+           "barrier " + std::to_string(id) + " does not exist; there are 0 to 15", 719);
   if (expected % kLanes != 0 && options().barrier_check)
-    report(warp, FindingKind::barrier, lane, 0, "the barrier's number of threads, " + std::to_string(expected) + ", is no multiple of 32");
+    report(warp, FindingKind::barrier, lane, 0,
+           "the barrier's number of threads, " + std::to_string(expected) + ", is no multiple of 32");
   return {id, (expected + kLanes - 1) / kLanes * kLanes};
 }
 
@@ -55,7 +59,8 @@ void each_waiting(Warp& warp, Mask members, F&& f) {
     const Program& program = *group.frame->program;
     const Ins& ins = program.code[group.sync_pc];
     if (ins.run != warp_barrier) continue;
-    const std::uint8_t* bank = (ins.a & kConstantBank) != 0 ? program.constants.data() : group.frame->registers.data();
+    const std::uint8_t* bank =
+        (ins.a & kConstantBank) != 0 ? program.constants.data() : group.frame->registers.data();
     const auto* named = reinterpret_cast<const std::uint32_t*>(bank + (ins.a & ~kConstantBank));
     bool same = true;
     each_lane(group.mask, [&](int lane) { same = same && named[lane] == members; });
@@ -63,7 +68,8 @@ void each_waiting(Warp& warp, Mask members, F&& f) {
   }
 }
 
-// Lanes of one mask may come to different instructions. True if that completes the mask: those that waited elsewhere go on.
+// Lanes of one mask may come to different instructions. True if that completes the mask: those that waited
+// elsewhere go on.
 bool meets_elsewhere(Warp& warp, Mask active, const std::uint32_t* named) {
   const Mask members = named[__builtin_ctz(active)];
   Mask come = active;
@@ -107,10 +113,11 @@ void decode_count(Decoder& decoder, Ins& ins, std::size_t operand) {
 
 void decode_reduction(Decoder& decoder, Ins& ins) {
   const int operation = decoder.expect_one_of({"popc", "and", "or"});
-  if (decoder.take("aligned")) ins.aux |= kAlignedBarrier;
+  if ((ins.aux & kAlignedBarrier) == 0 && decoder.take("aligned")) ins.aux |= kAlignedBarrier;
   decoder.expect(operation == 0 ? "u32" : "pred");
   decoder.operand_count(3, 4);
   ins.d = operation == 0 ? decoder.write(0, Type::u32) : decoder.write_predicate(decoder.operand(0));
+  if (ins.d == kNoSlot) decoder.fail("a destination is missing");
   ins.a = decoder.read(1, Type::u32);
   if (decoder.operands() == 4) decode_count(decoder, ins, 2);
   ins.c = decoder.read_predicate(decoder.operand(decoder.operands() - 1), &ins.extra);
@@ -125,7 +132,7 @@ void decode_block_barrier(Decoder& decoder, Ins& ins, bool always_aligned) {
   const int what = decoder.expect_one_of({"sync", "arrive", "red"});
   if (always_aligned) ins.aux |= kAlignedBarrier;
   if (what == 2) return decode_reduction(decoder, ins);
-  if (decoder.take("aligned")) ins.aux |= kAlignedBarrier;
+  if (!always_aligned && decoder.take("aligned")) ins.aux |= kAlignedBarrier;
   decoder.operand_count(what == 0 ? 1 : 2, 2);
   ins.a = decoder.read(0, Type::u32);
   decode_count(decoder, ins, 1);
@@ -184,7 +191,8 @@ void decode_fence(Decoder& decoder, Ins& ins) {
   ins.aux = decoder.expect_one_of({"cta", "cluster", "gpu", "sys"}) >= 2 ? 1 : 0;
 }
 
-constexpr std::pair<std::string_view, Decode> kOpcodes[] = {{"bar", decode_bar}, {"barrier", decode_barrier}, {"membar", decode_membar}, {"fence", decode_fence}};
+constexpr std::pair<std::string_view, Decode> kOpcodes[] = {
+    {"bar", decode_bar}, {"barrier", decode_barrier}, {"membar", decode_membar}, {"fence", decode_fence}};
 
 }  // namespace
 

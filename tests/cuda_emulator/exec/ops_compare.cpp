@@ -14,7 +14,8 @@ using ptx::Type;
 
 // ---- the relations ----
 
-/// Every comparison is one of these five, perhaps with its operands swapped, perhaps inverted: "ltu" is "not a >= b" and so on.
+/// Every comparison is one of these five, perhaps with its operands swapped, perhaps inverted: "ltu" is "not
+/// a >= b" and so on.
 enum class Base : std::uint8_t { less, less_equal, equal, less_or_greater, ordered };
 
 struct Relation {
@@ -23,8 +24,9 @@ struct Relation {
   bool swapped, inverted;
 };
 constexpr Relation kSigned[] = {
-    {"eq", Base::equal, false, false},      {"ne", Base::equal, false, true}, {"lt", Base::less, false, false},
-    {"le", Base::less_equal, false, false}, {"gt", Base::less, true, false},  {"ge", Base::less_equal, true, false},
+    {"eq", Base::equal, false, false}, {"ne", Base::equal, false, true},
+    {"lt", Base::less, false, false},  {"le", Base::less_equal, false, false},
+    {"gt", Base::less, true, false},   {"ge", Base::less_equal, true, false},
 };
 constexpr Relation kUnsigned[] = {
     {"lo", Base::less, false, false},
@@ -52,11 +54,16 @@ constexpr Relation kFloat[] = {
 template <Base base, class T>
 inline bool holds(T a, T b) {
   switch (base) {
-    case Base::less: return a < b;
-    case Base::less_equal: return a <= b;
-    case Base::equal: return a == b;
-    case Base::less_or_greater: return (a < b) | (a > b);
-    default: return (a == a) & (b == b);
+    case Base::less:
+      return a < b;
+    case Base::less_equal:
+      return a <= b;
+    case Base::equal:
+      return a == b;
+    case Base::less_or_greater:
+      return (a < b) | (a > b);
+    default:
+      return (a == a) & (b == b);
   }
 }
 
@@ -79,14 +86,17 @@ struct Half {
 template <class Format, bool ftz, int shift>
 struct HalfOfPair {
   using Storage = std::uint32_t;
-  static float load(std::uint32_t x) { return Format::widen((ftz ? Format::flush(x >> shift & 0xffffu) : x >> shift & 0xffffu)); }
+  static float load(std::uint32_t x) {
+    return Format::widen((ftz ? Format::flush(x >> shift & 0xffffu) : x >> shift & 0xffffu));
+  }
 };
 
 template <class Source, Base base>
 Mask compare(Warp& warp, const Ins& ins, Mask active) {
   using T = typename Source::Storage;
   return mask_of(
-      active, [](T a, T b) { return holds<base>(Source::load(a), Source::load(b)); }, warp.lanes<T>(ins.a), warp.lanes<T>(ins.b));
+      active, [](T a, T b) { return holds<base>(Source::load(a), Source::load(b)); }, warp.lanes<T>(ins.a),
+      warp.lanes<T>(ins.b));
 }
 
 // ---- what follows the comparison ----
@@ -105,7 +115,9 @@ inline Mask inverted(const Ins& ins, Mask t) { return ins.aux2 != 0 ? ~t : t; }
 template <class Source, Base base>
 [[gnu::flatten]] void run_setp(Warp& warp, const Ins& ins, Mask active) {
   const Mask t = inverted(ins, compare<Source, base>(warp, ins, active));
-  const Mask p = combine(warp, ins, t), q = combine(warp, ins, ~t);  // both before either is written: the predicate source may be a destination
+  const Mask p = combine(warp, ins, t),
+             q = combine(warp, ins,
+                         ~t);  // both before either is written: the predicate source may be a destination
   set_predicate(warp, ins.d, active, p);
   set_predicate(warp, ins.e, active, q);
 }
@@ -133,8 +145,10 @@ void write_choice(Warp& warp, const Ins& ins, Mask active, Mask t) {
 template <class Source, Base base>
 [[gnu::flatten]] void run_set(Warp& warp, const Ins& ins, Mask active) {
   const Mask t = combine(warp, ins, inverted(ins, compare<Source, base>(warp, ins, active)));
-  if (ins.e == 2) write_choice<std::uint16_t>(warp, ins, active, t);
-  else write_choice<std::uint32_t>(warp, ins, active, t);
+  if (ins.e == 2)
+    write_choice<std::uint16_t>(warp, ins, active, t);
+  else
+    write_choice<std::uint32_t>(warp, ins, active, t);
 }
 
 template <class Low, class High, Base base>
@@ -161,7 +175,8 @@ template <class Format, bool ftz, bool setp, std::size_t... base>
 constexpr Runs pair_runs_of(std::index_sequence<base...>) {
   using Low = HalfOfPair<Format, ftz, 0>;
   using High = HalfOfPair<Format, ftz, 16>;
-  return {(setp ? run_setp_pair<Low, High, static_cast<Base>(base)> : run_set_pair<Low, High, static_cast<Base>(base)>)...};
+  return {(setp ? run_setp_pair<Low, High, static_cast<Base>(base)>
+                : run_set_pair<Low, High, static_cast<Base>(base)>)...};
 }
 
 template <class Source, bool setp>
@@ -184,28 +199,42 @@ template <bool setp>
 Runs runs_for(Decoder& decoder, Type type, bool ftz) {
   switch (type) {
     case Type::b16:
-    case Type::u16: return integer_runs<std::uint16_t, setp>();
-    case Type::s16: return integer_runs<std::int16_t, setp>();
+    case Type::u16:
+      return integer_runs<std::uint16_t, setp>();
+    case Type::s16:
+      return integer_runs<std::int16_t, setp>();
     case Type::b32:
-    case Type::u32: return integer_runs<std::uint32_t, setp>();
-    case Type::s32: return integer_runs<std::int32_t, setp>();
+    case Type::u32:
+      return integer_runs<std::uint32_t, setp>();
+    case Type::s32:
+      return integer_runs<std::int32_t, setp>();
     case Type::b64:
-    case Type::u64: return integer_runs<std::uint64_t, setp>();
-    case Type::s64: return integer_runs<std::int64_t, setp>();
-    case Type::f32: return ftz ? float_runs<Flushed, setp>() : float_runs<Plain<float>, setp>();
-    case Type::f64: return float_runs<Plain<double>, setp>();
-    case Type::f16: return ftz ? float_runs<Half<F16, true>, setp>() : float_runs<Half<F16, false>, setp>();
-    case Type::bf16: return float_runs<Half<Bf16, false>, setp>();
-    case Type::f16x2: return pair_runs<F16, setp>(ftz);
-    case Type::bf16x2: return pair_runs<Bf16, setp>(false);
-    default: decoder.fail("cannot be compared");
+    case Type::u64:
+      return integer_runs<std::uint64_t, setp>();
+    case Type::s64:
+      return integer_runs<std::int64_t, setp>();
+    case Type::f32:
+      return ftz ? float_runs<Flushed, setp>() : float_runs<Plain<float>, setp>();
+    case Type::f64:
+      return float_runs<Plain<double>, setp>();
+    case Type::f16:
+      return ftz ? float_runs<Half<F16, true>, setp>() : float_runs<Half<F16, false>, setp>();
+    case Type::bf16:
+      return float_runs<Half<Bf16, false>, setp>();
+    case Type::f16x2:
+      return pair_runs<F16, setp>(ftz);
+    case Type::bf16x2:
+      return pair_runs<Bf16, setp>(false);
+    default:
+      decoder.fail("cannot be compared");
   }
 }
 
 // ---- decoding ----
 
 bool is_float(Type type) {
-  return type == Type::f32 || type == Type::f64 || type == Type::f16 || type == Type::bf16 || type == Type::f16x2 || type == Type::bf16x2;
+  return type == Type::f32 || type == Type::f64 || type == Type::f16 || type == Type::bf16 ||
+         type == Type::f16x2 || type == Type::bf16x2;
 }
 bool is_pair(Type type) { return type == Type::f16x2 || type == Type::bf16x2; }
 
@@ -219,7 +248,8 @@ const Relation& relation_for(Decoder& decoder, std::string_view name, Type type)
   const bool is_unsigned = type == Type::u16 || type == Type::u32 || type == Type::u64;
   const Relation* found = find(is_float(type) ? std::span<const Relation>(kFloat) : kSigned);
   if (found == nullptr && is_unsigned) found = find(kUnsigned);
-  if (found == nullptr || (bits && found->base != Base::equal)) decoder.fail("." + std::string(name) + " does not apply to this type");
+  if (found == nullptr || (bits && found->base != Base::equal))
+    decoder.fail("." + std::string(name) + " does not apply to this type");
   return *found;
 }
 
@@ -230,14 +260,16 @@ struct Comparison {
 
 Comparison take_comparison(Decoder& decoder, Ins& ins) {
   const std::string_view relation = decoder.next();
-  decoder.expect_one_of({"eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"});
+  decoder.expect_one_of({"eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu",
+                         "leu", "gtu", "geu", "num", "nan"});
   ins.aux = static_cast<std::uint16_t>(decoder.take_one_of({"and", "or", "xor"}) + 1);
   return {relation, decoder.take("ftz")};
 }
 
 template <bool setp>
 void finish(Decoder& decoder, Ins& ins, const Comparison& comparison, Type type) {
-  if (comparison.ftz && type != Type::f32 && type != Type::f16 && type != Type::f16x2) decoder.fail(".ftz does not apply to this type");
+  if (comparison.ftz && type != Type::f32 && type != Type::f16 && type != Type::f16x2)
+    decoder.fail(".ftz does not apply to this type");
   const Relation& relation = relation_for(decoder, comparison.relation, type);
   ins.run = runs_for<setp>(decoder, type, comparison.ftz)[static_cast<std::size_t>(relation.base)];
   ins.aux2 = relation.inverted;
@@ -253,15 +285,21 @@ void finish(Decoder& decoder, Ins& ins, const Comparison& comparison, Type type)
 std::uint32_t true_value(Type type) {
   switch (type) {
     case Type::u32:
-    case Type::s32: return 0xffffffffu;
+    case Type::s32:
+      return 0xffffffffu;
     case Type::u16:
-    case Type::s16: return 0xffffu;
-    case Type::f32: return 0x3f800000u;
+    case Type::s16:
+      return 0xffffu;
+    case Type::f32:
+      return 0x3f800000u;
     case Type::f16:
-    case Type::f16x2: return 0x3c00u;
+    case Type::f16x2:
+      return 0x3c00u;
     case Type::bf16:
-    case Type::bf16x2: return 0x3f80u;
-    default: return 0;
+    case Type::bf16x2:
+      return 0x3f80u;
+    default:
+      return 0;
   }
 }
 
@@ -288,9 +326,11 @@ void decode_set(Decoder& decoder, Ins& ins) {
   const Type written = decoder.type(), type = decoder.type();
   finish<false>(decoder, ins, comparison, type);
   const bool mask_of_pair = is_pair(type) && (written == Type::u32 || written == Type::s32);
-  const bool half = type == Type::f16 || type == Type::bf16, writes_16_bits = written == Type::u16 || written == Type::s16;
+  const bool half = type == Type::f16 || type == Type::bf16,
+             writes_16_bits = written == Type::u16 || written == Type::s16;
   if ((writes_16_bits && !half) || (written == Type::f32 && half)) decoder.fail("cannot write this type");
-  if (true_value(written) == 0 || (is_pair(type) && written != type && !mask_of_pair) || (!is_pair(type) && is_pair(written)))
+  if (true_value(written) == 0 || (is_pair(type) && written != type && !mask_of_pair) ||
+      (!is_pair(type) && is_pair(written)))
     decoder.fail("cannot write this type");
   ins.imm = true_value(written);
   ins.e = static_cast<Slot>(ptx::bytes_of(written));
@@ -314,24 +354,28 @@ void run_selp(Warp& warp, const Ins& ins, Mask active) {
   }
 }
 
-/// d = c >= 0 ? a : b; an unordered c chooses b, -0 chooses a, and so does a negative subnormal with .ftz (Source = Flushed).
+/// d = c >= 0 ? a : b; an unordered c chooses b, -0 chooses a, and so does a negative subnormal with .ftz
+/// (Source = Flushed).
 template <class T, class Source>
 void run_slct(Warp& warp, const Ins& ins, Mask active) {
   using C = typename Source::Storage;
   map_lanes(
-      active, warp.lanes<T>(ins.d), [](T a, T b, C c) { return Source::load(c) >= 0 ? a : b; }, warp.lanes<T>(ins.a), warp.lanes<T>(ins.b),
-      warp.lanes<C>(ins.c));
+      active, warp.lanes<T>(ins.d), [](T a, T b, C c) { return Source::load(c) >= 0 ? a : b; },
+      warp.lanes<T>(ins.a), warp.lanes<T>(ins.b), warp.lanes<C>(ins.c));
 }
 
 template <class Source>
 Run slct_run(int bytes) {
-  return bytes == 2 ? run_slct<std::uint16_t, Source> : bytes == 4 ? run_slct<std::uint32_t, Source> : run_slct<std::uint64_t, Source>;
+  return bytes == 2   ? run_slct<std::uint16_t, Source>
+         : bytes == 4 ? run_slct<std::uint32_t, Source>
+                      : run_slct<std::uint64_t, Source>;
 }
 
 Type expect_scalar(Decoder& decoder) {
   const Type type = decoder.type();
   const int bytes = ptx::bytes_of(type);
-  if ((bytes != 2 && bytes != 4 && bytes != 8) || is_pair(type) || type == Type::f16 || type == Type::bf16 || type == Type::tf32)
+  if ((bytes != 2 && bytes != 4 && bytes != 8) || is_pair(type) || type == Type::f16 || type == Type::bf16 ||
+      type == Type::tf32)
     decoder.fail("does not apply to this type");
   return type;
 }
@@ -341,7 +385,9 @@ Type expect_scalar(Decoder& decoder) {
 void decode_selp(Decoder& decoder, Ins& ins) {
   const Type type = expect_scalar(decoder);
   const int bytes = ptx::bytes_of(type);
-  ins.run = bytes == 2 ? run_selp<std::uint16_t> : bytes == 4 ? run_selp<std::uint32_t> : run_selp<std::uint64_t>;
+  ins.run = bytes == 2   ? run_selp<std::uint16_t>
+            : bytes == 4 ? run_selp<std::uint32_t>
+                         : run_selp<std::uint64_t>;
   decoder.instruction_class = Class::predicate;
   decoder.operand_count(4);
   ins.d = decoder.write(0, type);
@@ -356,7 +402,9 @@ void decode_slct(Decoder& decoder, Ins& ins) {
   if (chooser != Type::s32 && chooser != Type::f32) decoder.fail("expected s32 or f32");
   if (ftz && chooser != Type::f32) decoder.fail(".ftz does not apply to s32");
   const int bytes = ptx::bytes_of(type);
-  ins.run = chooser == Type::s32 ? slct_run<Plain<std::int32_t>>(bytes) : ftz ? slct_run<Flushed>(bytes) : slct_run<Plain<float>>(bytes);
+  ins.run = chooser == Type::s32 ? slct_run<Plain<std::int32_t>>(bytes)
+            : ftz                ? slct_run<Flushed>(bytes)
+                                 : slct_run<Plain<float>>(bytes);
   decoder.instruction_class = Class::predicate;
   decoder.operand_count(4);
   ins.d = decoder.write(0, type);

@@ -12,7 +12,9 @@ namespace {
 using ptx::Operand;
 using ptx::Type;
 
-void bra(Warp& warp, const Ins& ins, Mask active) { branch(warp, active, static_cast<std::uint32_t>(ins.imm)); }
+void bra(Warp& warp, const Ins& ins, Mask active) {
+  branch(warp, active, static_cast<std::uint32_t>(ins.imm));
+}
 
 void decode_bra(Decoder& decoder, Ins& ins) {
   decoder.take("uni");
@@ -34,12 +36,18 @@ void brx(Warp& warp, const Ins& ins, Mask active) {
   split_off(warp, others, after);
   while (left != 0) {
     const std::uint32_t i = index[__builtin_ctz(left)];
-    if (i >= table.size()) report(warp, FindingKind::invalid_operation, __builtin_ctz(left), 0, "the index of an indirect branch is " + std::to_string(i) + " of " + std::to_string(table.size()), 719);
+    if (i >= table.size())
+      report(
+          warp, FindingKind::invalid_operation, __builtin_ctz(left), 0,
+          "the index of an indirect branch is " + std::to_string(i) + " of " + std::to_string(table.size()),
+          719);
     Mask same = 0;
     each_lane(left, [&](int lane) { same |= static_cast<Mask>(index[lane] == i) << lane; });
     left &= ~same;
-    if (left != 0) split_off(warp, same, static_cast<std::uint32_t>(table[i]));
-    else warp.pc = static_cast<std::uint32_t>(table[i]);
+    if (left != 0)
+      split_off(warp, same, static_cast<std::uint32_t>(table[i]));
+    else
+      warp.pc = static_cast<std::uint32_t>(table[i]);
   }
 }
 
@@ -66,15 +74,18 @@ void decode_exit(Decoder& decoder, Ins& ins) {
 
 // --- calls ---
 
-// Where a call's arguments and results are in the caller's parameter area; the callee has them at the offsets of its own declaration.
+// Where a call's arguments and results are in the caller's parameter area; the callee has them at the offsets
+// of its own declaration.
 struct CallSite {
   std::vector<Place> results, arguments;
 };
 
-void copy_params(Frame& to, std::uint64_t to_offset, const Frame& from, std::uint64_t from_offset, std::uint64_t bytes, Mask lanes) {
+void copy_params(Frame& to, std::uint64_t to_offset, const Frame& from, std::uint64_t from_offset,
+                 std::uint64_t bytes, Mask lanes) {
   each_lane(lanes, [&](int lane) {
     std::memcpy(&to.params[static_cast<std::size_t>(lane) * to.program->param_bytes + to_offset],
-                &from.params[static_cast<std::size_t>(lane) * from.program->param_bytes + from_offset], bytes);
+                &from.params[static_cast<std::size_t>(lane) * from.program->param_bytes + from_offset],
+                bytes);
   });
 }
 
@@ -103,17 +114,21 @@ void call_program(Warp& warp, const Ins& ins, Mask lanes, const Program* callee)
   const ptx::Function& function = *callee->function;
   const int lane = __builtin_ctz(lanes);
   if (site.arguments() != function.params.size() || site.results() > function.results.size())
-    report(warp, FindingKind::invalid_operation, lane, 0, "a call of " + function.name + " with the wrong number of parameters", 719);
+    report(warp, FindingKind::invalid_operation, lane, 0,
+           "a call of " + function.name + " with the wrong number of parameters", 719);
   Frame* const caller = warp.frame;
-  if (warp.frames.size() > 4096 || caller->local_base + caller->program->local_bytes + callee->local_bytes > std::max<std::uint64_t>(warp.local_stride, 1))
-    if (callee->local_bytes != 0 || warp.frames.size() > 4096) report(warp, FindingKind::out_of_bounds, lane, 0, "stack overflow in " + function.name, 700);
+  if (warp.frames.size() > 4096 || caller->local_base + caller->program->local_bytes + callee->local_bytes >
+                                       std::max<std::uint64_t>(warp.local_stride, 1))
+    if (callee->local_bytes != 0 || warp.frames.size() > 4096)
+      report(warp, FindingKind::out_of_bounds, lane, 0, "stack overflow in " + function.name, 700);
   const std::uint32_t after = warp.pc, call = warp.pc - 1;
   split_off(warp, warp.mask & ~lanes, after);
   Frame* frame = enter(warp, callee, lanes);
   frame->return_pc = after;
   frame->return_call = call;
   for (std::uint32_t i = 0; i < site.arguments(); ++i)
-    copy_params(*frame, function.params[i].offset, *caller, site.argument_offset(i), std::min<std::uint64_t>(site.argument_bytes(i), function.params[i].bytes), lanes);
+    copy_params(*frame, function.params[i].offset, *caller, site.argument_offset(i),
+                std::min<std::uint64_t>(site.argument_bytes(i), function.params[i].bytes), lanes);
   warp.mask = 0;
   warp.groups.push_back({Group::State::running, 0, lanes, frame, 0, 0});
   stop_after(warp);
@@ -131,7 +146,8 @@ void call_indirect(Warp& warp, const Ins& ins, Mask active) {
   const auto& functions = warp.launch->kernel->functions;
   const auto found = functions.find(static_cast<int>((address - kFunctionAddress) / 16));
   if (address < kFunctionAddress || found == functions.end())
-    report(warp, FindingKind::invalid_operation, __builtin_ctz(active), address, "a call of something that is no function", 719);
+    report(warp, FindingKind::invalid_operation, __builtin_ctz(active), address,
+           "a call of something that is no function", 719);
   // Lanes with other targets execute the instruction again.
   split_off(warp, active & ~same, warp.pc - 1);
   call_program(warp, ins, same, found->second.get());
@@ -144,7 +160,8 @@ void ret(Warp& warp, const Ins&, Mask active) {
   const CallSlots site{&caller->program->slots[caller->program->code[frame->return_call].list]};
   for (std::uint32_t i = 0; i < site.results(); ++i)
     copy_params(*caller, site.result_offset(i), *frame, result_place(*frame->program->function, i),
-                std::min<std::uint64_t>(site.result_bytes(i), frame->program->function->results[i].bytes), active);
+                std::min<std::uint64_t>(site.result_bytes(i), frame->program->function->results[i].bytes),
+                active);
   const std::uint32_t back = frame->return_pc;
   warp.mask &= ~active;
   warp.groups.push_back({Group::State::running, back, active, caller, 0, 0});
@@ -168,17 +185,21 @@ void system_call(Warp& warp, const Ins& ins, Mask active) {
     std::uint8_t* params = &frame.params[static_cast<std::size_t>(lane) * frame.program->param_bytes];
     std::uint64_t arguments[8] = {};
     for (std::uint32_t i = 0; i < site.arguments() && i < 8; ++i)
-      std::memcpy(&arguments[i], params + site.argument_offset(i), std::min<std::uint32_t>(site.argument_bytes(i), 8));
+      std::memcpy(&arguments[i], params + site.argument_offset(i),
+                  std::min<std::uint32_t>(site.argument_bytes(i), 8));
     const std::uint64_t result = run_system_call(warp, lane, static_cast<SystemCall>(ins.aux), arguments);
-    if (site.results() != 0) std::memcpy(params + site.result_offset(0), &result, std::min<std::uint32_t>(site.result_bytes(0), 8));
+    if (site.results() != 0)
+      std::memcpy(params + site.result_offset(0), &result, std::min<std::uint32_t>(site.result_bytes(0), 8));
   });
 }
 
 void append_places(Decoder& decoder, const Operand& list) {
   for (const Operand& element : list.elements) {
-    if (element.kind != Operand::Kind::variable && element.kind != Operand::Kind::sink) decoder.fail("arguments and results must be .param variables");
+    if (element.kind != Operand::Kind::variable && element.kind != Operand::Kind::sink)
+      decoder.fail("arguments and results must be .param variables");
     const Place place = place_of(decoder, element.name);
-    if (place.space != ptx::Space::param || place.kernel_param) decoder.fail(element.name + " is no .param variable of this function");
+    if (place.space != ptx::Space::param || place.kernel_param)
+      decoder.fail(element.name + " is no .param variable of this function");
     decoder.append(static_cast<Slot>(place.value));
     decoder.append(static_cast<Slot>(place.bytes));
   }
@@ -205,14 +226,17 @@ void decode_call(Decoder& decoder, Ins& ins) {
     return;
   }
   const auto found = decoder.context.module->functions.find(callee.name);
-  if (found == decoder.context.module->functions.end() || is_declaration(decoder, callee.name)) decoder.fail("the function " + callee.name + " has no body");
+  if (found == decoder.context.module->functions.end() || is_declaration(decoder, callee.name))
+    decoder.fail("the function " + callee.name + " has no body");
   ins.extra = static_cast<std::uint32_t>(found->second);
   ins.run = call_direct;
 }
 
 // --- the rest ---
 
-void trap(Warp& warp, const Ins&, Mask active) { report(warp, FindingKind::assertion, __builtin_ctz(active), 0, "trap", 719); }
+void trap(Warp& warp, const Ins&, Mask active) {
+  report(warp, FindingKind::assertion, __builtin_ctz(active), 0, "trap", 719);
+}
 
 void decode_trap(Decoder& decoder, Ins& ins) {
   decoder.operand_count(0);
@@ -262,9 +286,17 @@ void decode_setmaxnreg(Decoder& decoder, Ins& ins) {
   ins.run = nothing;
 }
 
-constexpr std::pair<std::string_view, Decode> kOpcodes[] = {
-    {"bra", decode_bra}, {"brx", decode_brx}, {"exit", decode_exit}, {"ret", decode_ret}, {"call", decode_call}, {"trap", decode_trap},
-    {"nanosleep", decode_nanosleep}, {"brkpt", decode_brkpt}, {"pmevent", decode_pmevent}, {"griddepcontrol", decode_griddepcontrol}, {"setmaxnreg", decode_setmaxnreg}};
+constexpr std::pair<std::string_view, Decode> kOpcodes[] = {{"bra", decode_bra},
+                                                            {"brx", decode_brx},
+                                                            {"exit", decode_exit},
+                                                            {"ret", decode_ret},
+                                                            {"call", decode_call},
+                                                            {"trap", decode_trap},
+                                                            {"nanosleep", decode_nanosleep},
+                                                            {"brkpt", decode_brkpt},
+                                                            {"pmevent", decode_pmevent},
+                                                            {"griddepcontrol", decode_griddepcontrol},
+                                                            {"setmaxnreg", decode_setmaxnreg}};
 
 }  // namespace
 

@@ -41,7 +41,8 @@ void keep(Ins& ins, const Modifiers& modifiers) {
 
 template <class Format, Rounding rounding>
 [[gnu::flatten]] void run_pair_from_f32(Warp& warp, const Ins& ins, Mask active) {
-  using D = std::conditional_t<Format::exponent_bits + Format::fraction_bits == 7, std::uint16_t, std::uint32_t>;
+  using D =
+      std::conditional_t<Format::exponent_bits + Format::fraction_bits == 7, std::uint16_t, std::uint32_t>;
   constexpr int shift = 4 * sizeof(D);
   const bool relu_wanted = ins.aux != 0, satfinite = ins.aux2 != 0;
   const auto f = [=](float a, float b) {
@@ -55,7 +56,9 @@ template <class Format, Rounding rounding>
 /// The form without .relu and .satfinite, which nearly every kernel in half precision uses.
 template <class Format>
 [[gnu::flatten]] void run_pair_nearest(Warp& warp, const Ins& ins, Mask active) {
-  const auto f = [](float a, float b) { return Format::template round<Rounding::nearest>(a) << 16 | Format::template round<Rounding::nearest>(b); };
+  const auto f = [](float a, float b) {
+    return Format::template round<Rounding::nearest>(a) << 16 | Format::template round<Rounding::nearest>(b);
+  };
   map_lanes(active, warp.lanes<std::uint32_t>(ins.d), f, warp.lanes<float>(ins.a), warp.lanes<float>(ins.b));
 }
 
@@ -100,7 +103,8 @@ template <Rounding rounding>
 }
 
 void decode_tf32(Decoder& decoder, Ins& ins) {
-  static constexpr Run runs[] = {run_tf32<Rounding::nearest>, run_tf32<Rounding::zero>, run_tf32<Rounding::nearest_away>};
+  static constexpr Run runs[] = {run_tf32<Rounding::nearest>, run_tf32<Rounding::zero>,
+                                 run_tf32<Rounding::nearest_away>};
   const Modifiers modifiers = take_modifiers(decoder, {"rn", "rz", "rna"});
   keep(ins, modifiers);
   ins.run = runs[modifiers.rounding];
@@ -119,8 +123,10 @@ template <class Format>
 [[gnu::flatten]] void run_8bit_from_f16x2(Warp& warp, const Ins& ins, Mask active) {
   const bool relu_wanted = ins.aux != 0;
   const auto f = [=](std::uint32_t x) {
-    const std::uint32_t high = Format::template round<Rounding::nearest>(prepare<Format>(F16::widen(x >> 16), relu_wanted, true));
-    const std::uint32_t low = Format::template round<Rounding::nearest>(prepare<Format>(F16::widen(x & 0xffffu), relu_wanted, true));
+    const std::uint32_t high =
+        Format::template round<Rounding::nearest>(prepare<Format>(F16::widen(x >> 16), relu_wanted, true));
+    const std::uint32_t low = Format::template round<Rounding::nearest>(
+        prepare<Format>(F16::widen(x & 0xffffu), relu_wanted, true));
     return static_cast<std::uint16_t>(high << 8 | low);
   };
   map_lanes(active, warp.lanes<std::uint16_t>(ins.d), f, warp.lanes<std::uint32_t>(ins.a));
@@ -131,7 +137,8 @@ template <class Format>
   const bool relu_wanted = ins.aux != 0;
   const auto f = [=](std::uint16_t x) {
     const float high = Format::widen(x >> 8), low = Format::widen(x & 0xffu);
-    return F16::round<Rounding::nearest>(relu_wanted ? relu(high) : high) << 16 | F16::round<Rounding::nearest>(relu_wanted ? relu(low) : low);
+    return F16::round<Rounding::nearest>(relu_wanted ? relu(high) : high) << 16 |
+           F16::round<Rounding::nearest>(relu_wanted ? relu(low) : low);
   };
   map_lanes(active, warp.lanes<std::uint32_t>(ins.d), f, warp.lanes<std::uint16_t>(ins.a));
 }
@@ -172,10 +179,13 @@ void decode_from_8bit(Decoder& decoder, Ins& ins) {
   const std::int32_t low = ins.aux2 != 0 ? -high - 1 : 0;
   const std::uint32_t element = (1u << bits) - 1;
   const auto f = [=](std::int32_t a, std::int32_t b, std::uint32_t c) {
-    const auto packed = [=](std::int32_t x) { return static_cast<std::uint32_t>(std::clamp(x, low, high)) & element; };
+    const auto packed = [=](std::int32_t x) {
+      return static_cast<std::uint32_t>(std::clamp(x, low, high)) & element;
+    };
     return packed(b) | packed(a) << bits | (bits == 16 ? 0 : c << (bits & 15) << (bits & 15));
   };
-  map_lanes(active, warp.lanes<std::uint32_t>(ins.d), f, warp.lanes<std::int32_t>(ins.a), warp.lanes<std::int32_t>(ins.b), warp.lanes<std::uint32_t>(ins.c));
+  map_lanes(active, warp.lanes<std::uint32_t>(ins.d), f, warp.lanes<std::int32_t>(ins.a),
+            warp.lanes<std::int32_t>(ins.b), warp.lanes<std::uint32_t>(ins.c));
 }
 
 void decode_pack(Decoder& decoder, Ins& ins) {
@@ -203,15 +213,24 @@ bool decode_packed_convert(Decoder& decoder, Ins& ins) {
   if (modifiers.size() < 2) return false;
   const std::string &to = modifiers[modifiers.size() - 2], &from = modifiers.back();
   decoder.instruction_class = Class::convert;
-  if (modifiers.front() == "pack") decode_pack(decoder, ins);
-  else if (to == "tf32") decode_tf32(decoder, ins);
-  else if (to == "f16x2" && from == "f32") decode_pair_from_f32<F16>(decoder, ins);
-  else if (to == "bf16x2" && from == "f32") decode_pair_from_f32<Bf16>(decoder, ins);
-  else if (to == "e4m3x2") decode_to_8bit<E4m3>(decoder, ins);
-  else if (to == "e5m2x2") decode_to_8bit<E5m2>(decoder, ins);
-  else if (from == "e4m3x2") decode_from_8bit<E4m3>(decoder, ins);
-  else if (from == "e5m2x2") decode_from_8bit<E5m2>(decoder, ins);
-  else return false;
+  if (modifiers.front() == "pack")
+    decode_pack(decoder, ins);
+  else if (to == "tf32")
+    decode_tf32(decoder, ins);
+  else if (to == "f16x2" && from == "f32")
+    decode_pair_from_f32<F16>(decoder, ins);
+  else if (to == "bf16x2" && from == "f32")
+    decode_pair_from_f32<Bf16>(decoder, ins);
+  else if (to == "e4m3x2")
+    decode_to_8bit<E4m3>(decoder, ins);
+  else if (to == "e5m2x2")
+    decode_to_8bit<E5m2>(decoder, ins);
+  else if (from == "e4m3x2")
+    decode_from_8bit<E4m3>(decoder, ins);
+  else if (from == "e5m2x2")
+    decode_from_8bit<E5m2>(decoder, ins);
+  else
+    return false;
   return true;
 }
 

@@ -45,7 +45,8 @@ struct FusedMultiplyAdd {
 template <class T, class Op, class F>
 [[gnu::always_inline]] inline void map_operands(Warp& warp, const Ins& ins, Mask active, F f) {
   if constexpr (requires(T x) { Op::apply(x, x, x); }) {
-    map_lanes(active, warp.lanes<T>(ins.d), f, warp.lanes<T>(ins.a), warp.lanes<T>(ins.b), warp.lanes<T>(ins.c));
+    map_lanes(active, warp.lanes<T>(ins.d), f, warp.lanes<T>(ins.a), warp.lanes<T>(ins.b),
+              warp.lanes<T>(ins.c));
   } else {
     map_lanes(active, warp.lanes<T>(ins.d), f, warp.lanes<T>(ins.a), warp.lanes<T>(ins.b));
   }
@@ -68,8 +69,10 @@ template <class Op>
 template <class Op>
 Run f32_run(bool directed, bool ftz, bool sat) {
   static constexpr Run runs[2][2][2] = {
-      {{run_f32<Op, false, false>, run_f32<Op, false, true>}, {run_f32<Op, true, false>, run_f32<Op, true, true>}},
-      {{rounded<run_f32<Op, false, false>>, rounded<run_f32<Op, false, true>>}, {rounded<run_f32<Op, true, false>>, rounded<run_f32<Op, true, true>>}}};
+      {{run_f32<Op, false, false>, run_f32<Op, false, true>},
+       {run_f32<Op, true, false>, run_f32<Op, true, true>}},
+      {{rounded<run_f32<Op, false, false>>, rounded<run_f32<Op, false, true>>},
+       {rounded<run_f32<Op, true, false>>, rounded<run_f32<Op, true, true>>}}};
   return runs[directed][ftz][sat];
 }
 
@@ -78,7 +81,8 @@ enum class Rule { optional, required };  // of the rounding modifier
 template <class Op>
 void decode_rounding(Decoder& decoder, Ins& ins, std::size_t sources, Rule rule) {
   const int named = decoder.take_one_of({"rn", "rz", "rm", "rp"});
-  if (named < 0 && rule == Rule::required) decoder.fail("a rounding modifier (.rn, .rz, .rm, .rp) is missing");
+  if (named < 0 && rule == Rule::required)
+    decoder.fail("a rounding modifier (.rn, .rz, .rm, .rp) is missing");
   ins.aux2 = static_cast<std::uint16_t>(named > 0 ? named : 0);
   const bool ftz = decoder.take("ftz"), sat = decoder.take("sat");
   const ptx::Type type = decoder.type();
@@ -99,7 +103,8 @@ void decode_rounding(Decoder& decoder, Ins& ins, std::size_t sources, Rule rule)
 }
 
 void decode_div(Decoder& decoder, Ins& ins) {
-  if (decoder.next() == "approx" || decoder.next() == "full") return decode_approximate_division(decoder, ins);
+  if (decoder.next() == "approx" || decoder.next() == "full")
+    return decode_approximate_division(decoder, ins);
   decode_rounding<Divide>(decoder, ins, 2, Rule::required);
 }
 
@@ -126,7 +131,8 @@ template <class I, bool maximum>
 template <bool maximum, bool nan, bool xorsign, bool ftz>
 [[gnu::always_inline]] inline std::int32_t extreme(float x, float y) {
   constexpr std::int32_t infinity = 0x7f800000, magnitude = 0x7fffffff;
-  std::int32_t a = std::bit_cast<std::int32_t>(flush_if<ftz>(x)), b = std::bit_cast<std::int32_t>(flush_if<ftz>(y));
+  std::int32_t a = std::bit_cast<std::int32_t>(flush_if<ftz>(x)),
+               b = std::bit_cast<std::int32_t>(flush_if<ftz>(y));
   const std::int32_t sign = (a ^ b) & ~magnitude;
   if (xorsign) a &= magnitude, b &= magnitude;
   const bool a_nan = (a & magnitude) > infinity, b_nan = (b & magnitude) > infinity;
@@ -141,14 +147,16 @@ template <bool maximum, bool nan, bool xorsign, bool ftz>
 template <bool maximum, bool nan, bool xorsign, bool ftz>
 [[gnu::flatten]] void run_extreme(Warp& warp, const Ins& ins, Mask active) {
   map_lanes(
-      active, warp.lanes<std::int32_t>(ins.d), [](float x, float y) { return extreme<maximum, nan, xorsign, ftz>(x, y); }, warp.lanes<float>(ins.a),
+      active, warp.lanes<std::int32_t>(ins.d),
+      [](float x, float y) { return extreme<maximum, nan, xorsign, ftz>(x, y); }, warp.lanes<float>(ins.a),
       warp.lanes<float>(ins.b));
 }
 
 template <bool maximum>
 [[gnu::flatten]] void run_extreme_f64(Warp& warp, const Ins& ins, Mask active) {
   const auto f = [](double x, double y) {
-    const auto result = pick<std::int64_t, maximum>(std::bit_cast<std::int64_t>(x), std::bit_cast<std::int64_t>(y));
+    const auto result =
+        pick<std::int64_t, maximum>(std::bit_cast<std::int64_t>(x), std::bit_cast<std::int64_t>(y));
     return x != x ? y : y != y ? x : std::bit_cast<double>(result);
   };
   map_lanes(active, warp.lanes<double>(ins.d), f, warp.lanes<double>(ins.a), warp.lanes<double>(ins.b));
@@ -234,12 +242,18 @@ template <class U, U infinity, U smallest_normal>
 bool has(U bits, int property) {
   const U magnitude = bits & (~U(0) >> 1);
   switch (property) {
-    case finite: return magnitude < infinity;
-    case infinite: return magnitude == infinity;
-    case number: return magnitude <= infinity;
-    case notanumber: return magnitude > infinity;
-    case normal: return magnitude == 0 || (magnitude >= smallest_normal && magnitude < infinity);
-    default: return magnitude != 0 && magnitude < smallest_normal;
+    case finite:
+      return magnitude < infinity;
+    case infinite:
+      return magnitude == infinity;
+    case number:
+      return magnitude <= infinity;
+    case notanumber:
+      return magnitude > infinity;
+    case normal:
+      return magnitude == 0 || (magnitude >= smallest_normal && magnitude < infinity);
+    default:
+      return magnitude != 0 && magnitude < smallest_normal;
   }
 }
 
@@ -251,10 +265,12 @@ void run_testp(Warp& warp, const Ins& ins, Mask active) {
 }
 
 void decode_testp(Decoder& decoder, Ins& ins) {
-  ins.aux = static_cast<std::uint16_t>(decoder.expect_one_of({"finite", "infinite", "number", "notanumber", "normal", "subnormal"}));
+  ins.aux = static_cast<std::uint16_t>(
+      decoder.expect_one_of({"finite", "infinite", "number", "notanumber", "normal", "subnormal"}));
   const ptx::Type type = decoder.type();
   if (type != ptx::Type::f32 && type != ptx::Type::f64) decoder.fail("expected f32 or f64");
-  ins.run = type == ptx::Type::f64 ? run_testp<std::uint64_t, 0x7ff0000000000000u, 0x0010000000000000u> : run_testp<std::uint32_t, 0x7f800000u, 0x00800000u>;
+  ins.run = type == ptx::Type::f64 ? run_testp<std::uint64_t, 0x7ff0000000000000u, 0x0010000000000000u>
+                                   : run_testp<std::uint32_t, 0x7f800000u, 0x00800000u>;
   decoder.instruction_class = Class::predicate;
   decoder.operand_count(2);
   ins.d = decoder.write_predicate(decoder.operand(0));
@@ -292,9 +308,10 @@ bool decode_float_arithmetic(Decoder& decoder, Ins& ins) {
 
 Opcodes float_opcodes() {
   static constexpr std::pair<std::string_view, Decode> opcodes[] = {
-      {"fma", decode_fma},           {"rcp", decode_rcp},   {"sqrt", decode_sqrt}, {"rsqrt", decode_rsqrt}, {"sin", decode_sin},
-      {"cos", decode_cos},           {"lg2", decode_lg2},   {"ex2", decode_ex2},   {"tanh", decode_tanh},   {"testp", decode_testp},
-      {"copysign", decode_copysign}, {"setp", decode_setp}, {"set", decode_set},   {"selp", decode_selp},   {"slct", decode_slct}};
+      {"fma", decode_fma},   {"rcp", decode_rcp},     {"sqrt", decode_sqrt},         {"rsqrt", decode_rsqrt},
+      {"sin", decode_sin},   {"cos", decode_cos},     {"lg2", decode_lg2},           {"ex2", decode_ex2},
+      {"tanh", decode_tanh}, {"testp", decode_testp}, {"copysign", decode_copysign}, {"setp", decode_setp},
+      {"set", decode_set},   {"selp", decode_selp},   {"slct", decode_slct}};
   return opcodes;
 }
 

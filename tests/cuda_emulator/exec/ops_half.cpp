@@ -4,14 +4,15 @@
 #include "exec/lanes.h"
 #include "exec/special_math.h"
 
-/// f16, bf16 and their pairs: add, sub, mul, fma, neg, abs, min, max, ex2, tanh. Every result is rounded once.
+/// f16, bf16 and their pairs: add, sub, mul, fma, neg, abs, min, max, ex2, tanh. Every result is rounded
+/// once.
 namespace emulator {
 namespace {
 
 // ---- operations on one element: Format::widen'ed operands in, something that rounds correctly out ----
 
-// Sums: float has 24 >= 2p + 2 bits for p = 11 and 8, so rounding to float first does no harm (Figueroa, "When is double rounding innocuous?", 1995), and sums
-// that are subnormal in the narrow format are exact.
+// Sums: float has 24 >= 2p + 2 bits for p = 11 and 8, so rounding to float first does no harm (Figueroa,
+// "When is double rounding innocuous?", 1995), and sums that are subnormal in the narrow format are exact.
 struct Add {
   template <class Format>
   [[gnu::always_inline]] static float apply(float a, float b) {
@@ -25,8 +26,8 @@ struct Subtract {
   }
 };
 
-// Products have 22 bits for f16, no lower than 2^-48: exact in float. Those of bf16 have 16 bits: exact too, or below 2^-134, a half of the least number, and
-// then zero either way.
+// Products have 22 bits for f16, no lower than 2^-48: exact in float. Those of bf16 have 16 bits: exact too,
+// or below 2^-134, a half of the least number, and then zero either way.
 struct Multiply {
   template <class Format>
   [[gnu::always_inline]] static float apply(float a, float b) {
@@ -34,15 +35,18 @@ struct Multiply {
   }
 };
 
-// The product is exact in double. A sum that is not exact matters only if its larger operand lies halfway between two numbers of the format, so is a product.
-// For f16 such a product would exceed 2^28, since addends are multiples of 2^-24: infinity either way. For bf16 it happens; hence the error term.
+// The product is exact in double. A sum that is not exact matters only if its larger operand lies halfway
+// between two numbers of the format, so is a product. For f16 such a product would exceed 2^28, since addends
+// are multiples of 2^-24: infinity either way. For bf16 it happens; hence the error term.
 struct FusedMultiplyAdd {
   template <class Format>
   [[gnu::always_inline]] static double apply(float a, float b, float c) {
     const double product = static_cast<double>(a) * static_cast<double>(b), addend = static_cast<double>(c);
     const double sum = product + addend;
-    if constexpr (std::is_same_v<Format, F16>) return sum;
-    else return round_to_odd(sum, sum_error(product, addend, sum));
+    if constexpr (std::is_same_v<Format, F16>)
+      return sum;
+    else
+      return round_to_odd(sum, sum_error(product, addend, sum));
   }
 };
 
@@ -51,7 +55,9 @@ enum class After { nothing, saturate, relu };
 template <class Format, class Op, After after, bool ftz, class... X>
 [[gnu::always_inline]] inline std::uint32_t element(X... bits) {
   const auto result = Op::template apply<Format>(Format::widen(ftz ? Format::flush(bits) : bits)...);
-  const auto clamped = after == After::saturate ? saturate(result) : after == After::relu ? relu(result) : result;
+  const auto clamped = after == After::saturate ? saturate(result)
+                       : after == After::relu   ? relu(result)
+                                                : result;
   const std::uint32_t rounded = Format::template round<Rounding::nearest>(clamped);
   return ftz ? Format::flush(rounded) : rounded;
 }
@@ -60,17 +66,23 @@ template <class Format, class Op, After after, bool ftz, class... X>
 template <bool pair, class F, class... S>
 [[gnu::always_inline]] inline void map_halves(Warp& warp, Slot d, Mask active, F f, S... sources) {
   if constexpr (pair) {
-    const auto both = [f](auto... x) __attribute__((always_inline)) { return f((x & 0xffffu)...) | (f((x >> 16)...) << 16); };
+    const auto both = [f](auto... x) __attribute__((always_inline)) {
+      return f((x & 0xffffu)...) | (f((x >> 16)...) << 16);
+    };
     map_lanes(active, warp.lanes<std::uint32_t>(d), both, warp.lanes<std::uint32_t>(sources)...);
   } else {
-    const auto one = [f](auto... x) __attribute__((always_inline)) { return static_cast<std::uint16_t>(f(static_cast<std::uint32_t>(x)...)); };
+    const auto one = [f](auto... x) __attribute__((always_inline)) {
+      return static_cast<std::uint16_t>(f(static_cast<std::uint32_t>(x)...));
+    };
     map_lanes(active, warp.lanes<std::uint16_t>(d), one, warp.lanes<std::uint16_t>(sources)...);
   }
 }
 
 template <class Op, class Format, bool pair, After after, bool ftz>
 [[gnu::flatten]] void run_arithmetic(Warp& warp, const Ins& ins, Mask active) {
-  const auto f = [](auto... x) __attribute__((always_inline)) { return element<Format, Op, after, ftz>(x...); };
+  const auto f = [](auto... x) __attribute__((always_inline)) {
+    return element<Format, Op, after, ftz>(x...);
+  };
   if constexpr (requires { Op::template apply<Format>(0.0f, 0.0f, 0.0f); }) {
     map_halves<pair>(warp, ins.d, active, f, ins.a, ins.b, ins.c);
   } else {
@@ -87,7 +99,8 @@ struct HalfType {
 
 HalfType expect_half(Decoder& decoder) {
   const ptx::Type type = decoder.type();
-  return {type, type == ptx::Type::bf16 || type == ptx::Type::bf16x2, type == ptx::Type::f16x2 || type == ptx::Type::bf16x2};
+  return {type, type == ptx::Type::bf16 || type == ptx::Type::bf16x2,
+          type == ptx::Type::f16x2 || type == ptx::Type::bf16x2};
 }
 
 void read_operands(Decoder& decoder, Ins& ins, ptx::Type type, std::size_t sources) {
@@ -112,7 +125,8 @@ Run arithmetic_run(After after, bool ftz) {
   }
   if constexpr (f16) {
     if (after == After::saturate)
-      return ftz ? run_arithmetic<Op, Format, pair, After::saturate, true> : run_arithmetic<Op, Format, pair, After::saturate, false>;
+      return ftz ? run_arithmetic<Op, Format, pair, After::saturate, true>
+                 : run_arithmetic<Op, Format, pair, After::saturate, false>;
     if (ftz) return run_arithmetic<Op, Format, pair, After::nothing, true>;
   }
   return plain;
@@ -121,16 +135,22 @@ Run arithmetic_run(After after, bool ftz) {
 template <class Op>
 void decode_rounding(Decoder& decoder, Ins& ins, std::size_t sources) {
   const bool fma = sources == 3;
-  if (fma) decoder.expect("rn");
-  else decoder.take("rn");
+  if (fma)
+    decoder.expect("rn");
+  else
+    decoder.take("rn");
   const bool ftz = decoder.take("ftz");
-  const After after = decoder.take("sat") ? After::saturate : fma && decoder.take("relu") ? After::relu : After::nothing;
+  const After after = decoder.take("sat")           ? After::saturate
+                      : fma && decoder.take("relu") ? After::relu
+                                                    : After::nothing;
   const HalfType half = expect_half(decoder);
   if (half.bf16 && (ftz || after == After::saturate)) decoder.fail(".ftz and .sat do not apply to bf16");
   if (half.bf16) {
-    ins.run = half.pair ? arithmetic_run<Op, Bf16, true>(after, false) : arithmetic_run<Op, Bf16, false>(after, false);
+    ins.run = half.pair ? arithmetic_run<Op, Bf16, true>(after, false)
+                        : arithmetic_run<Op, Bf16, false>(after, false);
   } else {
-    ins.run = half.pair ? arithmetic_run<Op, F16, true>(after, ftz) : arithmetic_run<Op, F16, false>(after, ftz);
+    ins.run =
+        half.pair ? arithmetic_run<Op, F16, true>(after, ftz) : arithmetic_run<Op, F16, false>(after, ftz);
   }
   read_operands(decoder, ins, half.type, sources);
 }
@@ -187,8 +207,9 @@ template <class Format, bool pair, bool maximum, bool nan, bool xorsign>
 
 template <class Format, bool pair, bool maximum>
 Run extreme_run(bool nan, bool xorsign) {
-  static constexpr Run runs[2][2] = {{run_extreme<Format, pair, maximum, false, false>, run_extreme<Format, pair, maximum, false, true>},
-                                     {run_extreme<Format, pair, maximum, true, false>, run_extreme<Format, pair, maximum, true, true>}};
+  static constexpr Run runs[2][2] = {
+      {run_extreme<Format, pair, maximum, false, false>, run_extreme<Format, pair, maximum, false, true>},
+      {run_extreme<Format, pair, maximum, true, false>, run_extreme<Format, pair, maximum, true, true>}};
   return runs[nan][xorsign];
 }
 
@@ -200,9 +221,11 @@ void decode_extreme(Decoder& decoder, Ins& ins) {
   const HalfType half = expect_half(decoder);
   if (half.bf16 && ins.aux != 0) decoder.fail(".ftz does not apply to bf16");
   if (half.bf16) {
-    ins.run = half.pair ? extreme_run<Bf16, true, maximum>(nan, xorsign) : extreme_run<Bf16, false, maximum>(nan, xorsign);
+    ins.run = half.pair ? extreme_run<Bf16, true, maximum>(nan, xorsign)
+                        : extreme_run<Bf16, false, maximum>(nan, xorsign);
   } else {
-    ins.run = half.pair ? extreme_run<F16, true, maximum>(nan, xorsign) : extreme_run<F16, false, maximum>(nan, xorsign);
+    ins.run = half.pair ? extreme_run<F16, true, maximum>(nan, xorsign)
+                        : extreme_run<F16, false, maximum>(nan, xorsign);
   }
   read_operands(decoder, ins, half.type, 2);
 }
@@ -211,8 +234,10 @@ void decode_extreme(Decoder& decoder, Ins& ins) {
 
 template <class F, class Format>
 double noisy(double y, double u) {
-  if constexpr (std::is_same_v<Format, F16>) return F::noisy_f16(y, u);
-  else return F::noisy_bf16(y, u);
+  if constexpr (std::is_same_v<Format, F16>)
+    return F::noisy_f16(y, u);
+  else
+    return F::noisy_bf16(y, u);
 }
 
 /// ex2.approx.ftz.bf16 flushes, ex2.approx.f16 and tanh do not.
@@ -234,7 +259,8 @@ void run_noisy(Warp& warp, const Ins& ins, Mask active) {
     const float x = Format::widen(ftz ? Format::flush(bits) : bits);
     double y = F::value(x);
     if (x != 0 && y != 0) y = noisy<F, Format>(y, noise_of(bits, seed));
-    const std::uint32_t rounded = Format::template round<Rounding::nearest>(x == x ? static_cast<float>(y) : x);
+    const std::uint32_t rounded =
+        Format::template round<Rounding::nearest>(x == x ? static_cast<float>(y) : x);
     return ftz ? Format::flush(rounded) : rounded;
   };
   map_halves<pair>(warp, ins.d, active, f, ins.a);
@@ -253,7 +279,8 @@ void decode_approximate(Decoder& decoder, Ins& ins) {
   const bool ftz = decoder.take("ftz");
   const HalfType half = expect_half(decoder);
   if (ftz != (flushes && half.bf16)) decoder.fail(ftz ? ".ftz does not apply" : ".ftz is missing");
-  ins.run = half.bf16 ? approximate_run<F, Bf16, flushes>(half.pair) : approximate_run<F, F16, false>(half.pair);
+  ins.run =
+      half.bf16 ? approximate_run<F, Bf16, flushes>(half.pair) : approximate_run<F, F16, false>(half.pair);
   read_operands(decoder, ins, half.type, 1);
   decoder.instruction_class = Class::special;
 }

@@ -1,4 +1,5 @@
-// Integer arithmetic. Opcodes that float types share (add, sub, mul, mad, div, min, max, abs, neg) are dispatched here by type.
+// Integer arithmetic. Opcodes that float types share (add, sub, mul, mad, div, min, max, abs, neg) are
+// dispatched here by type.
 #include <limits>
 
 #include "exec/arithmetic.h"
@@ -10,64 +11,160 @@ namespace {
 using namespace integer_forms;
 
 // Two's complement arithmetic without undefined behaviour.
-struct Add { template <class T> T operator()(T a, T b) const { return static_cast<T>(static_cast<Bits<T>>(a) + static_cast<Bits<T>>(b)); } };
-struct Sub { template <class T> T operator()(T a, T b) const { return static_cast<T>(static_cast<Bits<T>>(a) - static_cast<Bits<T>>(b)); } };
-struct MulLow {
-  template <class T> T operator()(T a, T b) const {
-    if constexpr (sizeof(T) == 2) return static_cast<T>(static_cast<std::uint32_t>(static_cast<Bits<T>>(a)) * static_cast<Bits<T>>(b));
-    else return static_cast<T>(static_cast<Bits<T>>(a) * static_cast<Bits<T>>(b));
+struct Add {
+  template <class T>
+  T operator()(T a, T b) const {
+    return static_cast<T>(static_cast<Bits<T>>(a) + static_cast<Bits<T>>(b));
   }
 };
-struct MulHigh { template <class T> T operator()(T a, T b) const { return static_cast<T>((static_cast<Wider<T>>(a) * static_cast<Wider<T>>(b)) >> (sizeof(T) * 8)); } };
-struct MulWide { template <class T> Wider<T> operator()(T a, T b) const { return static_cast<Wider<T>>(static_cast<Wider<T>>(a) * static_cast<Wider<T>>(b)); } };
-struct MadLow { template <class T> T operator()(T a, T b, T c) const { return Add{}(MulLow{}(a, b), c); } };
-struct MadHigh { template <class T> T operator()(T a, T b, T c) const { return Add{}(MulHigh{}(a, b), c); } };
-struct MadWide { template <class T> Wider<T> operator()(T a, T b, Wider<T> c) const { return Add{}(MulWide{}(a, b), c); } };
-// Division by zero gives all ones, its remainder the dividend; the most negative number divided by -1 is itself.
+struct Sub {
+  template <class T>
+  T operator()(T a, T b) const {
+    return static_cast<T>(static_cast<Bits<T>>(a) - static_cast<Bits<T>>(b));
+  }
+};
+struct MulLow {
+  template <class T>
+  T operator()(T a, T b) const {
+    if constexpr (sizeof(T) == 2)
+      return static_cast<T>(static_cast<std::uint32_t>(static_cast<Bits<T>>(a)) * static_cast<Bits<T>>(b));
+    else
+      return static_cast<T>(static_cast<Bits<T>>(a) * static_cast<Bits<T>>(b));
+  }
+};
+struct MulHigh {
+  template <class T>
+  T operator()(T a, T b) const {
+    return static_cast<T>((static_cast<Wider<T>>(a) * static_cast<Wider<T>>(b)) >> (sizeof(T) * 8));
+  }
+};
+struct MulWide {
+  template <class T>
+  Wider<T> operator()(T a, T b) const {
+    return static_cast<Wider<T>>(static_cast<Wider<T>>(a) * static_cast<Wider<T>>(b));
+  }
+};
+struct MadLow {
+  template <class T>
+  T operator()(T a, T b, T c) const {
+    return Add{}(MulLow{}(a, b), c);
+  }
+};
+struct MadHigh {
+  template <class T>
+  T operator()(T a, T b, T c) const {
+    return Add{}(MulHigh{}(a, b), c);
+  }
+};
+struct MadWide {
+  template <class T>
+  Wider<T> operator()(T a, T b, Wider<T> c) const {
+    return Add{}(MulWide{}(a, b), c);
+  }
+};
+// Division by zero gives all ones, its remainder the dividend; the most negative number divided by -1 is
+// itself.
 struct Div {
-  template <class T> T operator()(T a, T b) const {
+  template <class T>
+  T operator()(T a, T b) const {
     if (b == 0) return static_cast<T>(~T{0});
-    if constexpr (std::is_signed_v<T>) if (b == -1) return static_cast<T>(Bits<T>{0} - static_cast<Bits<T>>(a));
+    if constexpr (std::is_signed_v<T>)
+      if (b == -1) return static_cast<T>(Bits<T>{0} - static_cast<Bits<T>>(a));
     return static_cast<T>(a / b);
   }
 };
 struct Rem {
-  template <class T> T operator()(T a, T b) const {
+  template <class T>
+  T operator()(T a, T b) const {
     if (b == 0) return a;
-    if constexpr (std::is_signed_v<T>) if (b == -1) return 0;
+    if constexpr (std::is_signed_v<T>)
+      if (b == -1) return 0;
     return static_cast<T>(a % b);
   }
 };
-struct Min { template <class T> T operator()(T a, T b) const { return a < b ? a : b; } };
-struct Max { template <class T> T operator()(T a, T b) const { return a > b ? a : b; } };
-struct Abs { template <class T> T operator()(T a) const { return a < 0 ? static_cast<T>(Bits<T>{0} - static_cast<Bits<T>>(a)) : a; } };
-struct Neg { template <class T> T operator()(T a) const { return static_cast<T>(Bits<T>{0} - static_cast<Bits<T>>(a)); } };
-struct SumOfDifferences { template <class T> T operator()(T a, T b, T c) const { return Add{}(c, a < b ? Sub{}(b, a) : Sub{}(a, b)); } };
+struct Min {
+  template <class T>
+  T operator()(T a, T b) const {
+    return a < b ? a : b;
+  }
+};
+struct Max {
+  template <class T>
+  T operator()(T a, T b) const {
+    return a > b ? a : b;
+  }
+};
+struct Abs {
+  template <class T>
+  T operator()(T a) const {
+    return a < 0 ? static_cast<T>(Bits<T>{0} - static_cast<Bits<T>>(a)) : a;
+  }
+};
+struct Neg {
+  template <class T>
+  T operator()(T a) const {
+    return static_cast<T>(Bits<T>{0} - static_cast<Bits<T>>(a));
+  }
+};
+struct SumOfDifferences {
+  template <class T>
+  T operator()(T a, T b, T c) const {
+    return Add{}(c, a < b ? Sub{}(b, a) : Sub{}(a, b));
+  }
+};
 struct AddSaturated {
   std::int32_t operator()(std::int32_t a, std::int32_t b) const {
-    return static_cast<std::int32_t>(std::clamp<std::int64_t>(std::int64_t{a} + b, std::numeric_limits<std::int32_t>::min(), std::numeric_limits<std::int32_t>::max()));
+    return static_cast<std::int32_t>(std::clamp<std::int64_t>(std::int64_t{a} + b,
+                                                              std::numeric_limits<std::int32_t>::min(),
+                                                              std::numeric_limits<std::int32_t>::max()));
   }
 };
 struct SubSaturated {
   std::int32_t operator()(std::int32_t a, std::int32_t b) const {
-    return static_cast<std::int32_t>(std::clamp<std::int64_t>(std::int64_t{a} - b, std::numeric_limits<std::int32_t>::min(), std::numeric_limits<std::int32_t>::max()));
+    return static_cast<std::int32_t>(std::clamp<std::int64_t>(std::int64_t{a} - b,
+                                                              std::numeric_limits<std::int32_t>::min(),
+                                                              std::numeric_limits<std::int32_t>::max()));
   }
 };
-template <class T> T extend24(T a) { return static_cast<T>(a << 8) >> 8; }
-struct Mul24Low { template <class T> T operator()(T a, T b) const { return MulLow{}(extend24(a), extend24(b)); } };
-struct Mul24High { template <class T> T operator()(T a, T b) const { return static_cast<T>((static_cast<Wider<T>>(extend24(a)) * extend24(b)) >> 16); } };
-struct Mad24Low { template <class T> T operator()(T a, T b, T c) const { return Add{}(Mul24Low{}(a, b), c); } };
-struct Mad24High { template <class T> T operator()(T a, T b, T c) const { return Add{}(Mul24High{}(a, b), c); } };
+template <class T>
+T extend24(T a) {
+  return static_cast<T>(a << 8) >> 8;
+}
+struct Mul24Low {
+  template <class T>
+  T operator()(T a, T b) const {
+    return MulLow{}(extend24(a), extend24(b));
+  }
+};
+struct Mul24High {
+  template <class T>
+  T operator()(T a, T b) const {
+    return static_cast<T>((static_cast<Wider<T>>(extend24(a)) * extend24(b)) >> 16);
+  }
+};
+struct Mad24Low {
+  template <class T>
+  T operator()(T a, T b, T c) const {
+    return Add{}(Mul24Low{}(a, b), c);
+  }
+};
+struct Mad24High {
+  template <class T>
+  T operator()(T a, T b, T c) const {
+    return Add{}(Mul24High{}(a, b), c);
+  }
+};
 
-// add.cc, addc.cc, … keep a carry per lane. The flag that a subtraction leaves is the carry out of a + ~b + 1, so it says "no borrow", as on hardware: nvcc's
-// 128-bit division reads it with addc.
+// add.cc, addc.cc, … keep a carry per lane. The flag that a subtraction leaves is the carry out of a + ~b +
+// 1, so it says "no borrow", as on hardware: nvcc's 128-bit division reads it with addc.
 template <bool Subtract, bool Use, bool Set, class T>
 void with_carry(Warp& warp, const Ins& ins, Mask active) {
   const T *a = warp.lanes<T>(ins.a), *b = warp.lanes<T>(ins.b);
   T* d = warp.lanes<T>(ins.d);
   each_lane(active, [&](int lane) {
     const unsigned carry = Use ? warp.carry >> lane & 1u : (Subtract ? 1u : 0u);
-    const Uint128 sum = static_cast<Uint128>(a[lane]) + (Subtract ? static_cast<T>(~b[lane]) : b[lane]) + carry;
+    const Uint128 sum =
+        static_cast<Uint128>(a[lane]) + (Subtract ? static_cast<T>(~b[lane]) : b[lane]) + carry;
     d[lane] = static_cast<T>(sum);
     if constexpr (Set) {
       const bool out = (sum >> (sizeof(T) * 8)) != 0;
@@ -83,19 +180,30 @@ void carry_form(Decoder& decoder, Ins& ins, bool set) {
   ins.d = decoder.write(0, type);
   ins.a = decoder.read(1, type);
   ins.b = decoder.read(2, type);
-  if (ptx::bytes_of(type) == 4) ins.run = set ? &with_carry<Subtract, Use, true, std::uint32_t> : &with_carry<Subtract, Use, false, std::uint32_t>;
-  else ins.run = set ? &with_carry<Subtract, Use, true, std::uint64_t> : &with_carry<Subtract, Use, false, std::uint64_t>;
+  if (ptx::bytes_of(type) == 4)
+    ins.run = set ? &with_carry<Subtract, Use, true, std::uint32_t>
+                  : &with_carry<Subtract, Use, false, std::uint32_t>;
+  else
+    ins.run = set ? &with_carry<Subtract, Use, true, std::uint64_t>
+                  : &with_carry<Subtract, Use, false, std::uint64_t>;
 }
 
-bool is_float_form(Decoder& decoder, Ins& ins) { return decode_float_arithmetic(decoder, ins) || decode_half_arithmetic(decoder, ins); }
+bool is_float_form(Decoder& decoder, Ins& ins) {
+  return decode_float_arithmetic(decoder, ins) || decode_half_arithmetic(decoder, ins);
+}
 
 // add, min and max of two 16-bit halves.
 template <class F, class T>
 void halves(Warp& warp, const Ins& ins, Mask active) {
-  map_lanes(active, warp.lanes<std::uint32_t>(ins.d), [](std::uint32_t a, std::uint32_t b) {
-    const T low = F{}(static_cast<T>(a), static_cast<T>(b)), high = F{}(static_cast<T>(a >> 16), static_cast<T>(b >> 16));
-    return static_cast<std::uint32_t>(static_cast<std::uint16_t>(low)) | static_cast<std::uint32_t>(static_cast<std::uint16_t>(high)) << 16;
-  }, warp.lanes<std::uint32_t>(ins.a), warp.lanes<std::uint32_t>(ins.b));
+  map_lanes(
+      active, warp.lanes<std::uint32_t>(ins.d),
+      [](std::uint32_t a, std::uint32_t b) {
+        const T low = F{}(static_cast<T>(a), static_cast<T>(b)),
+                high = F{}(static_cast<T>(a >> 16), static_cast<T>(b >> 16));
+        return static_cast<std::uint32_t>(static_cast<std::uint16_t>(low)) |
+               static_cast<std::uint32_t>(static_cast<std::uint16_t>(high)) << 16;
+      },
+      warp.lanes<std::uint32_t>(ins.a), warp.lanes<std::uint32_t>(ins.b));
 }
 
 template <class F>
@@ -139,10 +247,14 @@ void decode_subc(Decoder& decoder, Ins& ins) { carry_form<true, true>(decoder, i
 
 Type wide_type(Type type) {
   switch (type) {
-    case Type::u16: return Type::u32;
-    case Type::s16: return Type::s32;
-    case Type::u32: return Type::u64;
-    default: return Type::s64;
+    case Type::u16:
+      return Type::u32;
+    case Type::s16:
+      return Type::s32;
+    case Type::u32:
+      return Type::u64;
+    default:
+      return Type::s64;
   }
 }
 
@@ -171,9 +283,12 @@ void mad_with_carry(Warp& warp, const Ins& ins, Mask active) {
   Bits<T>* d = warp.lanes<Bits<T>>(ins.d);
   each_lane(active, [&](int lane) {
     const T half = High ? MulHigh{}(a[lane], b[lane]) : MulLow{}(a[lane], b[lane]);
-    const Uint128 sum = static_cast<Uint128>(static_cast<Bits<T>>(half)) + c[lane] + (Use ? warp.carry >> lane & 1u : 0u);
+    const Uint128 sum =
+        static_cast<Uint128>(static_cast<Bits<T>>(half)) + c[lane] + (Use ? warp.carry >> lane & 1u : 0u);
     d[lane] = static_cast<Bits<T>>(sum);
-    if constexpr (Set) warp.carry = (warp.carry & ~(Mask{1} << lane)) | static_cast<Mask>((sum >> (sizeof(T) * 8)) != 0) << lane;
+    if constexpr (Set)
+      warp.carry = (warp.carry & ~(Mask{1} << lane)) | static_cast<Mask>((sum >> (sizeof(T) * 8)) != 0)
+                                                           << lane;
   });
 }
 
@@ -235,12 +350,23 @@ template <class F>
 void shared_unary(Decoder& decoder, Ins& ins) {
   if (is_float_form(decoder, ins)) return;
   const Type type = integer_type(decoder, arithmetic, {2, 4, 8});
-  if (type != Type::s16 && type != Type::s32 && type != Type::s64) decoder.fail("is defined for signed types");
+  if (type != Type::s16 && type != Type::s32 && type != Type::s64)
+    decoder.fail("is defined for signed types");
   unary<F>(decoder, ins, type);
 }
 
-struct ReluMin { template <class T> T operator()(T a, T b) const { return std::max<T>(0, std::min(a, b)); } };
-struct ReluMax { template <class T> T operator()(T a, T b) const { return std::max<T>(0, std::max(a, b)); } };
+struct ReluMin {
+  template <class T>
+  T operator()(T a, T b) const {
+    return std::max<T>(0, std::min(a, b));
+  }
+};
+struct ReluMax {
+  template <class T>
+  T operator()(T a, T b) const {
+    return std::max<T>(0, std::max(a, b));
+  }
+};
 
 template <class F, class Relu>
 void minimum_or_maximum(Decoder& decoder, Ins& ins) {
@@ -256,14 +382,30 @@ void minimum_or_maximum(Decoder& decoder, Ins& ins) {
 }
 
 template <class F>
-void decode_binary(Decoder& decoder, Ins& ins) { binary<F>(decoder, ins, integer_type(decoder, arithmetic, {2, 4, 8})); }
+void decode_binary(Decoder& decoder, Ins& ins) {
+  binary<F>(decoder, ins, integer_type(decoder, arithmetic, {2, 4, 8}));
+}
 
-void decode_sad(Decoder& decoder, Ins& ins) { ternary<SumOfDifferences>(decoder, ins, integer_type(decoder, arithmetic, {2, 4, 8})); }
+void decode_sad(Decoder& decoder, Ins& ins) {
+  ternary<SumOfDifferences>(decoder, ins, integer_type(decoder, arithmetic, {2, 4, 8}));
+}
 
-constexpr std::pair<std::string_view, Decode> kOpcodes[] = {
-    {"add", decode_add}, {"sub", decode_sub}, {"addc", decode_addc}, {"subc", decode_subc}, {"mul", decode_mul}, {"mad", decode_mad}, {"madc", decode_madc},
-    {"mul24", decode_mul24}, {"mad24", decode_mad24}, {"div", shared_binary<Div>}, {"rem", decode_binary<Rem>}, {"min", minimum_or_maximum<Min, ReluMin>},
-    {"max", minimum_or_maximum<Max, ReluMax>}, {"abs", shared_unary<Abs>}, {"neg", shared_unary<Neg>}, {"sad", decode_sad}};
+constexpr std::pair<std::string_view, Decode> kOpcodes[] = {{"add", decode_add},
+                                                            {"sub", decode_sub},
+                                                            {"addc", decode_addc},
+                                                            {"subc", decode_subc},
+                                                            {"mul", decode_mul},
+                                                            {"mad", decode_mad},
+                                                            {"madc", decode_madc},
+                                                            {"mul24", decode_mul24},
+                                                            {"mad24", decode_mad24},
+                                                            {"div", shared_binary<Div>},
+                                                            {"rem", decode_binary<Rem>},
+                                                            {"min", minimum_or_maximum<Min, ReluMin>},
+                                                            {"max", minimum_or_maximum<Max, ReluMax>},
+                                                            {"abs", shared_unary<Abs>},
+                                                            {"neg", shared_unary<Neg>},
+                                                            {"sad", decode_sad}};
 
 }  // namespace
 

@@ -1,7 +1,8 @@
-// mbarrier, cp.async.mbarrier.arrive and cp.async.bulk: barriers in shared memory that count arrivals and bytes.
+// mbarrier, cp.async.mbarrier.arrive and cp.async.bulk: barriers in shared memory that count arrivals and
+// bytes.
 //
-// The 64 bits of an mbarrier are opaque to programs. Here: bits 0-19 arrivals expected per phase, 20-39 arrivals still missing, 40-61 bytes still missing (biased), 63
-// the parity of the phase that is going on.
+// The 64 bits of an mbarrier are opaque to programs. Here: bits 0-19 arrivals expected per phase, 20-39
+// arrivals still missing, 40-61 bytes still missing (biased), 63 the parity of the phase that is going on.
 #include <algorithm>
 
 #include "check/race.h"
@@ -30,7 +31,8 @@ State unpack(std::uint64_t word) {
 }
 
 std::uint64_t pack(const State& s) {
-  return s.expected | static_cast<std::uint64_t>(s.missing) << 20 | static_cast<std::uint64_t>(s.bytes + kBytesBias) << 40 | static_cast<std::uint64_t>(s.parity) << 63;
+  return s.expected | static_cast<std::uint64_t>(s.missing) << 20 |
+         static_cast<std::uint64_t>(s.bytes + kBytesBias) << 40 | static_cast<std::uint64_t>(s.parity) << 63;
 }
 
 void complete_phase(State& s) {
@@ -40,21 +42,26 @@ void complete_phase(State& s) {
 }
 
 std::uint32_t barrier_at(const Warp& warp, const Ins& ins, int lane) {
-  const std::uint64_t base = (ins.aux2 & kWideAddress) != 0 ? warp.lanes<std::uint64_t>(ins.a)[lane] : warp.lanes<std::uint32_t>(ins.a)[lane];
+  const std::uint64_t base = (ins.aux2 & kWideAddress) != 0 ? warp.lanes<std::uint64_t>(ins.a)[lane]
+                                                            : warp.lanes<std::uint32_t>(ins.a)[lane];
   std::uint64_t address = base + static_cast<std::uint64_t>(ins.imm);
-  if (static_cast<Window>(ins.aux) == Window::generic) address = shared_offset(const_cast<Warp&>(warp), lane, address);
+  if (static_cast<Window>(ins.aux) == Window::generic)
+    address = shared_offset(const_cast<Warp&>(warp), lane, address);
   return static_cast<std::uint32_t>(address);
 }
 
 std::uint64_t& word_at(Warp& warp, int lane, std::uint32_t offset, bool init = false) {
-  if (offset % 8 != 0) report(warp, FindingKind::misaligned, lane, offset, "an mbarrier at an address that is no multiple of 8", 716);
+  if (offset % 8 != 0)
+    report(warp, FindingKind::misaligned, lane, offset, "an mbarrier at an address that is no multiple of 8",
+           716);
   return *reinterpret_cast<std::uint64_t*>(shared_at(warp, lane, offset, 8, init));
 }
 
 void arrive(Warp& warp, int lane, std::uint64_t& word, std::uint32_t count) {
   State s = unpack(word);
   if (count > s.missing) {
-    report(warp, FindingKind::barrier, lane, 0, "more arrivals at the mbarrier than the " + std::to_string(s.expected) + " that it expects");
+    report(warp, FindingKind::barrier, lane, 0,
+           "more arrivals at the mbarrier than the " + std::to_string(s.expected) + " that it expects");
     count = s.missing;
   }
   s.missing -= count;
@@ -91,7 +98,9 @@ void deliver(Warp& warp, std::uint32_t offset) {
 void init(Warp& warp, const Ins& ins, Mask active) {
   each_lane(active, [&](int lane) {
     const std::uint32_t count = warp.lanes<std::uint32_t>(ins.b)[lane];
-    if (count == 0 || count > kCountMask) report(warp, FindingKind::invalid_operation, lane, 0, "an mbarrier for " + std::to_string(count) + " arrivals", 719);
+    if (count == 0 || count > kCountMask)
+      report(warp, FindingKind::invalid_operation, lane, 0,
+             "an mbarrier for " + std::to_string(count) + " arrivals", 719);
     word_at(warp, lane, barrier_at(warp, ins, lane), true) = pack({count, count, 0, false});
   });
 }
@@ -146,7 +155,8 @@ void test_wait(Warp& warp, const Ins& ins, Mask active) {
     const std::uint32_t offset = barrier_at(warp, ins, lane);
     deliver(warp, offset);
     const State now = unpack(word_at(warp, lane, offset));
-    const bool phase = ins.extra != 0 ? (warp.lanes<std::uint32_t>(ins.b)[lane] & 1) != 0 : unpack(warp.lanes<std::uint64_t>(ins.b)[lane]).parity;
+    const bool phase = ins.extra != 0 ? (warp.lanes<std::uint32_t>(ins.b)[lane] & 1) != 0
+                                      : unpack(warp.lanes<std::uint64_t>(ins.b)[lane]).parity;
     const bool complete = now.parity != phase;
     done |= static_cast<Mask>(complete) << lane;
     if (complete && warp.race != nullptr) {
@@ -160,7 +170,10 @@ void test_wait(Warp& warp, const Ins& ins, Mask active) {
 }
 
 void pending_count(Warp& warp, const Ins& ins, Mask active) {
-  map_lanes(active, warp.lanes<std::uint32_t>(ins.d), [](std::uint64_t word) { return static_cast<std::uint32_t>(word >> 20 & kCountMask); }, warp.lanes<std::uint64_t>(ins.a));
+  map_lanes(
+      active, warp.lanes<std::uint32_t>(ins.d),
+      [](std::uint64_t word) { return static_cast<std::uint32_t>(word >> 20 & kCountMask); },
+      warp.lanes<std::uint64_t>(ins.a));
 }
 
 void take_semantics(Decoder& decoder) {
@@ -236,15 +249,24 @@ void decode_plain(Decoder& decoder, Ins& ins, bool with_count) {
 
 void decode_mbarrier(Decoder& decoder, Ins& ins) {
   decoder.instruction_class = Class::barrier;
-  switch (decoder.expect_one_of({"init", "inval", "arrive", "arrive_drop", "expect_tx", "complete_tx", "test_wait", "try_wait", "pending_count"})) {
-    case 0: return decode_plain(decoder, ins, true);
-    case 1: return decode_plain(decoder, ins, false);
-    case 2: return decode_arrive(decoder, ins, false);
-    case 3: return decode_arrive(decoder, ins, true);
-    case 4: return decode_tx(decoder, ins, true);
-    case 5: return decode_tx(decoder, ins, false);
-    case 6: return decode_wait(decoder, ins, false);
-    case 7: return decode_wait(decoder, ins, true);
+  switch (decoder.expect_one_of({"init", "inval", "arrive", "arrive_drop", "expect_tx", "complete_tx",
+                                 "test_wait", "try_wait", "pending_count"})) {
+    case 0:
+      return decode_plain(decoder, ins, true);
+    case 1:
+      return decode_plain(decoder, ins, false);
+    case 2:
+      return decode_arrive(decoder, ins, false);
+    case 3:
+      return decode_arrive(decoder, ins, true);
+    case 4:
+      return decode_tx(decoder, ins, true);
+    case 5:
+      return decode_tx(decoder, ins, false);
+    case 6:
+      return decode_wait(decoder, ins, false);
+    case 7:
+      return decode_wait(decoder, ins, true);
     default:
       decoder.expect("b64");
       decoder.operand_count(2);
@@ -286,17 +308,22 @@ void bulk_copy(Warp& warp, const Ins& ins, Mask active) {
   const Slot* slots = &warp.frame->program->slots[ins.list];
   each_lane(active, [&](int lane) {
     const bool wide = (ins.aux2 & 2) != 0;
-    const std::uint64_t to = (wide ? warp.lanes<std::uint64_t>(slots[0])[lane] : warp.lanes<std::uint32_t>(slots[0])[lane]) + slots[1];
+    const std::uint64_t to =
+        (wide ? warp.lanes<std::uint64_t>(slots[0])[lane] : warp.lanes<std::uint32_t>(slots[0])[lane]) +
+        slots[1];
     const std::uint64_t from = warp.lanes<std::uint64_t>(slots[2])[lane] + slots[3];
     const std::uint32_t bytes = warp.lanes<std::uint32_t>(slots[4])[lane];
     if (bytes % 16 != 0 || to % 16 != 0 || from % 16 != 0)
-      report(warp, FindingKind::misaligned, lane, from, "a bulk copy whose size or addresses are no multiples of 16", 716);
+      report(warp, FindingKind::misaligned, lane, from,
+             "a bulk copy whose size or addresses are no multiples of 16", 716);
     PendingArrival arrival;
     arrival.barrier = barrier_at(warp, ins, lane);
     arrival.warp = &warp;
     arrival.lane = static_cast<std::uint8_t>(lane);
     arrival.shared = static_cast<std::uint32_t>(to);
-    if (to + bytes > warp.block->shared.size()) report(warp, FindingKind::out_of_bounds, lane, to, "a bulk copy past the end of the block's shared memory", 700);
+    if (to + bytes > warp.block->shared.size())
+      report(warp, FindingKind::out_of_bounds, lane, to,
+             "a bulk copy past the end of the block's shared memory", 700);
     const std::uint8_t* source = generic_at(warp, lane, from, bytes, false);
     arrival.data.assign(source, source + bytes);
     if (options().async_check) std::memset(&warp.block->shared_shadow[to / 4], 0, bytes / 4);
@@ -304,16 +331,20 @@ void bulk_copy(Warp& warp, const Ins& ins, Mask active) {
   });
 }
 
-// From shared to global memory: written at once; the source may not change before the group has been waited for, which a poisoned copy would not show better.
+// From shared to global memory: written at once; the source may not change before the group has been waited
+// for, which a poisoned copy would not show better.
 void bulk_store(Warp& warp, const Ins& ins, Mask active) {
   const Slot* slots = &warp.frame->program->slots[ins.list];
   each_lane(active, [&](int lane) {
     const bool wide = (ins.aux2 & 2) != 0;
-    const std::uint64_t from = (wide ? warp.lanes<std::uint64_t>(slots[0])[lane] : warp.lanes<std::uint32_t>(slots[0])[lane]) + slots[1];
+    const std::uint64_t from =
+        (wide ? warp.lanes<std::uint64_t>(slots[0])[lane] : warp.lanes<std::uint32_t>(slots[0])[lane]) +
+        slots[1];
     const std::uint64_t to = warp.lanes<std::uint64_t>(slots[2])[lane] + slots[3];
     const std::uint32_t bytes = warp.lanes<std::uint32_t>(slots[4])[lane];
     if (bytes % 16 != 0 || to % 16 != 0 || from % 16 != 0)
-      report(warp, FindingKind::misaligned, lane, to, "a bulk copy whose size or addresses are no multiples of 16", 716);
+      report(warp, FindingKind::misaligned, lane, to,
+             "a bulk copy whose size or addresses are no multiples of 16", 716);
     const std::uint8_t* source = shared_at(warp, lane, from, bytes, false);
     std::memcpy(generic_at(warp, lane, to, bytes, true), source, bytes);
   });
@@ -322,7 +353,8 @@ void bulk_store(Warp& warp, const Ins& ins, Mask active) {
 void nothing(Warp&, const Ins&, Mask) {}
 
 void bulk_operands(Decoder& decoder, Ins& ins, std::size_t shared, std::size_t global) {
-  const Decoder::Address s = decoder.address(decoder.operand(shared), ptx::Space::shared), g = decoder.address(decoder.operand(global), ptx::Space::global);
+  const Decoder::Address s = decoder.address(decoder.operand(shared), ptx::Space::shared),
+                         g = decoder.address(decoder.operand(global), ptx::Space::global);
   if (!g.wide) decoder.fail("global memory needs a 64-bit address");
   const Slot bytes = decoder.read(2, Type::u32);
   ins.list = decoder.append(s.base);

@@ -16,7 +16,8 @@ using ptx::Type;
 
 template <class T>
 void copy(Warp& w, const Ins& i, Mask active) {
-  map_lanes(active, w.lanes<T>(i.d), [](T a) { return a; }, w.lanes<T>(i.a));
+  map_lanes(
+      active, w.lanes<T>(i.d), [](T a) { return a; }, w.lanes<T>(i.a));
 }
 
 // {a, b, …} into one register, the first element lowest.
@@ -28,9 +29,12 @@ void pack(Warp& w, const Ins& i, Mask active) {
   alignas(64) Whole result[kLanes] = {};
   for (int p = 0; p < kParts; ++p) {
     const Part* s = w.lanes<Part>(slots[p]);
-    for (int lane = 0; lane < kLanes; ++lane) result[lane] = static_cast<Whole>(result[lane] | static_cast<Whole>(s[lane]) << (8 * sizeof(Part) * static_cast<unsigned>(p)));
+    for (int lane = 0; lane < kLanes; ++lane)
+      result[lane] = static_cast<Whole>(result[lane] | static_cast<Whole>(s[lane])
+                                                           << (8 * sizeof(Part) * static_cast<unsigned>(p)));
   }
-  map_lanes(active, d, [](Whole a) { return a; }, static_cast<const Whole*>(result));
+  map_lanes(
+      active, d, [](Whole a) { return a; }, static_cast<const Whole*>(result));
 }
 
 template <class Part, class Whole>
@@ -40,8 +44,10 @@ void unpack(Warp& w, const Ins& i, Mask active) {
   alignas(64) Whole source[kLanes];
   std::memcpy(source, w.lanes<Whole>(i.a), sizeof source);
   for (int p = 0; p < kParts; ++p)
-    map_lanes(active, w.lanes<Part>(slots[p]), [p](Whole a) { return static_cast<Part>(a >> (8 * sizeof(Part) * static_cast<unsigned>(p))); },
-              static_cast<const Whole*>(source));
+    map_lanes(
+        active, w.lanes<Part>(slots[p]),
+        [p](Whole a) { return static_cast<Part>(a >> (8 * sizeof(Part) * static_cast<unsigned>(p))); },
+        static_cast<const Whole*>(source));
 }
 
 Run packer(int part, int whole, bool packing) {
@@ -64,7 +70,8 @@ std::uint64_t nanoseconds() {
 template <class T>
 void read_clock(Warp& w, const Ins& i, Mask active) {
   const std::uint64_t now = nanoseconds();
-  const bool high = i.aux == static_cast<std::uint16_t>(Special::clock_hi) || i.aux == static_cast<std::uint16_t>(Special::globaltimer_hi);
+  const bool high = i.aux == static_cast<std::uint16_t>(Special::clock_hi) ||
+                    i.aux == static_cast<std::uint16_t>(Special::globaltimer_hi);
   const auto value = static_cast<T>(high ? now >> 32 : now);
   T* d = w.lanes<T>(i.d);
   each_lane(active, [&](int lane) { d[lane] = value; });
@@ -77,7 +84,9 @@ void local_address(Warp& w, const Ins& i, Mask active) {
   each_lane(active, [&](int lane) { d[lane] = value; });
 }
 
-void move_predicate(Warp& w, const Ins& i, Mask active) { set_predicate(w, i.d, active, w.predicate(i.a) ^ i.extra); }
+void move_predicate(Warp& w, const Ins& i, Mask active) {
+  set_predicate(w, i.d, active, w.predicate(i.a) ^ i.extra);
+}
 
 bool decode_special_move(Decoder& decoder, Ins& ins, Type type) {
   const Operand& source = decoder.operand(1);
@@ -100,9 +109,11 @@ bool decode_special_move(Decoder& decoder, Ins& ins, Type type) {
 }
 
 bool decode_packing(Decoder& decoder, Ins& ins, Type type) {
-  const bool packing = decoder.operand(1).kind == Operand::Kind::vector, unpacking = decoder.operand(0).kind == Operand::Kind::vector;
+  const bool packing = decoder.operand(1).kind == Operand::Kind::vector,
+             unpacking = decoder.operand(0).kind == Operand::Kind::vector;
   if (packing == unpacking) return false;
-  if (type != Type::b16 && type != Type::b32 && type != Type::b64) decoder.fail("vectors are moved as .b16, .b32 or .b64");
+  if (type != Type::b16 && type != Type::b32 && type != Type::b64)
+    decoder.fail("vectors are moved as .b16, .b32 or .b64");
   const Operand& parts = decoder.operand(packing ? 1 : 0);
   const int whole = ptx::bytes_of(type), part = whole / static_cast<int>(parts.elements.size());
   if (packing) {
@@ -130,18 +141,31 @@ void decode_mov(Decoder& decoder, Ins& ins) {
   ins.d = decoder.write(0, type);
   ins.a = decoder.read(1, type);
   switch (ptx::bytes_of(type)) {
-    case 2: ins.run = &copy<std::uint16_t>; break;
-    case 4: ins.run = &copy<std::uint32_t>; break;
-    case 8: ins.run = &copy<std::uint64_t>; break;
-    default: decoder.fail("this width is not supported");
+    case 2:
+      ins.run = &copy<std::uint16_t>;
+      break;
+    case 4:
+      ins.run = &copy<std::uint32_t>;
+      break;
+    case 8:
+      ins.run = &copy<std::uint64_t>;
+      break;
+    default:
+      decoder.fail("this width is not supported");
   }
 }
 
 // Generic addresses of shared and local memory are offsets in a window; all others are what they are.
 void add_base(Warp& w, const Ins& i, Mask active) {
   const auto base = static_cast<std::uint64_t>(i.imm);
-  if ((i.aux2 & kWideAddress) != 0) map_lanes(active, w.lanes<std::uint64_t>(i.d), [base](std::uint64_t a) { return a + base; }, w.lanes<std::uint64_t>(i.a));
-  else map_lanes(active, w.lanes<std::uint64_t>(i.d), [base](std::uint32_t a) { return a + base; }, w.lanes<std::uint32_t>(i.a));
+  if ((i.aux2 & kWideAddress) != 0)
+    map_lanes(
+        active, w.lanes<std::uint64_t>(i.d), [base](std::uint64_t a) { return a + base; },
+        w.lanes<std::uint64_t>(i.a));
+  else
+    map_lanes(
+        active, w.lanes<std::uint64_t>(i.d), [base](std::uint32_t a) { return a + base; },
+        w.lanes<std::uint32_t>(i.a));
 }
 
 void decode_cvta(Decoder& decoder, Ins& ins) {
@@ -153,12 +177,15 @@ void decode_cvta(Decoder& decoder, Ins& ins) {
   decoder.operand_count(2);
   if (window == Window::generic) decoder.fail("a state space is missing");
   if (type != Type::u64) decoder.fail("only 64-bit addresses are supported");
-  std::uint64_t base = window == Window::shared ? space.shared_begin : window == Window::local ? space.local_begin : 0;
+  std::uint64_t base = window == Window::shared  ? space.shared_begin
+                       : window == Window::local ? space.local_begin
+                                                 : 0;
   if (to_space) base = std::uint64_t{0} - base;
   ins.imm = static_cast<std::int64_t>(base);
   ins.d = decoder.write(0, type);
   const Operand& source = decoder.operand(1);
-  if (source.kind == Operand::Kind::variable && place_of(decoder, source.name).space == ptx::Space::local) decoder.fail("the address of a local variable must be in a register");
+  if (source.kind == Operand::Kind::variable && place_of(decoder, source.name).space == ptx::Space::local)
+    decoder.fail("the address of a local variable must be in a register");
   ins.a = decoder.read(1, type);
   ins.aux2 = kWideAddress;
   ins.run = add_base;
@@ -171,10 +198,17 @@ void is_in_space(Warp& w, const Ins& i, Mask active) {
   if (window == Window::local) begin = s.local_begin, end = s.local_end;
   if (window == Window::param) begin = s.param_begin, end = s.param_end;
   const std::uint64_t* a = w.lanes<std::uint64_t>(i.a);
-  Mask inside = mask_of(active, [&](std::uint64_t address) { return address >= begin && address < end; }, a);
+  Mask inside = mask_of(
+      active, [&](std::uint64_t address) { return address >= begin && address < end; }, a);
   if (window == Window::global)
-    inside = mask_of(active, [&](std::uint64_t address) { return (address < s.shared_begin || address >= s.shared_end) && (address < s.local_begin || address >= s.local_end) &&
-                                                                 (address < s.param_begin || address >= s.param_end); }, a);
+    inside = mask_of(
+        active,
+        [&](std::uint64_t address) {
+          return (address < s.shared_begin || address >= s.shared_end) &&
+                 (address < s.local_begin || address >= s.local_end) &&
+                 (address < s.param_begin || address >= s.param_end);
+        },
+        a);
   if (window == Window::constant) {
     inside = 0;
     each_lane(active, [&](int lane) {
@@ -196,7 +230,8 @@ void decode_isspacep(Decoder& decoder, Ins& ins) {
   ins.run = is_in_space;
 }
 
-constexpr std::pair<std::string_view, Decode> kOpcodes[] = {{"mov", decode_mov}, {"cvta", decode_cvta}, {"isspacep", decode_isspacep}};
+constexpr std::pair<std::string_view, Decode> kOpcodes[] = {
+    {"mov", decode_mov}, {"cvta", decode_cvta}, {"isspacep", decode_isspacep}};
 
 }  // namespace
 

@@ -14,8 +14,10 @@ template <class F, bool ftz>
 [[gnu::always_inline]] inline float approximate(float operand) {
   constexpr bool is_one = std::is_same_v<F, Exp2>;  // 2 to a subnormal, flushed or not
   const float x = flush_if < ftz && !is_one > (operand);
-  if constexpr (requires { F::quick(x); }) return flush_if<ftz>(canonical(F::quick(x)));
-  else return unless_nan(x, flush_if<ftz>(static_cast<float>(F::value(x))));
+  if constexpr (requires { F::quick(x); })
+    return flush_if<ftz>(canonical(F::quick(x)));
+  else
+    return unless_nan(x, flush_if<ftz>(static_cast<float>(F::value(x))));
 }
 
 /// Lanes that need the host's function; `x` is what the lanes held before.
@@ -41,7 +43,8 @@ template <class F, bool ftz>
   }
 }
 
-/// With noise; .ftz in aux. Zeros and what has no neighbours stay exact, as the ISA's tables of special values ask.
+/// With noise; .ftz in aux. Zeros and what has no neighbours stay exact, as the ISA's tables of special
+/// values ask.
 template <class F>
 void run_noisy(Warp& warp, const Ins& ins, Mask active) {
   const std::uint64_t seed = options().seed;
@@ -87,7 +90,8 @@ double approximate_f64(double operand, std::uint64_t seed) {
   };
   const double x = upper(operand);
   double y = F::value(x);
-  // The ISA gives no bound for these; 2^-20 is the step of the upper half, and the refinement that nvcc appends starts from there.
+  // The ISA gives no bound for these; 2^-20 is the step of the upper half, and the refinement that nvcc
+  // appends starts from there.
   if (seed != 0 && x != 0 && std::isfinite(y)) y = special::relative(y, 0x1p-21, noise_of(bits_of(x), seed));
   if (y != y) return double_of(low == Low::kept ? 0x7fffffffffffffffu : 0x7fffffff00000000u);
   return upper(y);
@@ -97,7 +101,8 @@ template <class F, Low low>
 void run_approximate_f64(Warp& warp, const Ins& ins, Mask active) {
   const std::uint64_t seed = options().noise ? options().seed | 1 : 0;
   map_lanes(
-      active, warp.lanes<double>(ins.d), [seed](double x) { return approximate_f64<F, low>(x, seed); }, warp.lanes<double>(ins.a));
+      active, warp.lanes<double>(ins.d), [seed](double x) { return approximate_f64<F, low>(x, seed); },
+      warp.lanes<double>(ins.a));
 }
 
 // ---- rounded ----
@@ -130,8 +135,9 @@ void decode_rounded(Decoder& decoder, Ins& ins) {
     ins.run = directed ? rounded<run_rounded_f64<F>> : run_rounded_f64<F>;
     decoder.instruction_class = Class::fp64;
   } else if (type == ptx::Type::f32) {
-    static constexpr Run runs[2][2] = {{run_rounded_f32<F, false>, run_rounded_f32<F, true>},
-                                       {rounded<run_rounded_f32<F, false>>, rounded<run_rounded_f32<F, true>>}};
+    static constexpr Run runs[2][2] = {
+        {run_rounded_f32<F, false>, run_rounded_f32<F, true>},
+        {rounded<run_rounded_f32<F, false>>, rounded<run_rounded_f32<F, true>>}};
     ins.run = runs[directed][ftz];
     decoder.instruction_class = Class::special;
   } else {
@@ -165,7 +171,8 @@ template <bool full, bool ftz, bool noisy>
     if constexpr (noisy) {  // 2 ulp, of which rounding takes a half
       const double exact = static_cast<double>(a) / static_cast<double>(b);
       const std::uint64_t bits = (static_cast<std::uint64_t>(bits_of(a)) << 32) | bits_of(b);
-      if (std::isfinite(exact)) quotient = static_cast<float>(special::relative(exact, 0x1.8p-24, noise_of(bits, seed)));
+      if (std::isfinite(exact))
+        quotient = static_cast<float>(special::relative(exact, 0x1.8p-24, noise_of(bits, seed)));
     }
     if constexpr (!full) {
       const bool vanishes = std::fabs(b) > 0x1p126f && std::fabs(b) < HUGE_VALF;

@@ -20,10 +20,22 @@ bool source_lane(Shuffle mode, U32 lane, U32 b, U32 c, U32& source) {
   int j;
   bool inside;
   switch (mode) {
-    case up: j = static_cast<int>(lane) - offset; inside = j >= static_cast<int>(highest); break;
-    case down: j = static_cast<int>(lane) + offset; inside = j <= static_cast<int>(highest); break;
-    case butterfly: j = static_cast<int>(lane) ^ offset; inside = j <= static_cast<int>(highest); break;
-    default: j = static_cast<int>(lowest | (static_cast<U32>(offset) & ~segment)); inside = j <= static_cast<int>(highest); break;
+    case up:
+      j = static_cast<int>(lane) - offset;
+      inside = j >= static_cast<int>(highest);
+      break;
+    case down:
+      j = static_cast<int>(lane) + offset;
+      inside = j <= static_cast<int>(highest);
+      break;
+    case butterfly:
+      j = static_cast<int>(lane) ^ offset;
+      inside = j <= static_cast<int>(highest);
+      break;
+    default:
+      j = static_cast<int>(lowest | (static_cast<U32>(offset) & ~segment));
+      inside = j <= static_cast<int>(highest);
+      break;
   }
   source = inside ? static_cast<U32>(j) : lane;
   return inside;
@@ -41,7 +53,9 @@ void shfl(Warp& warp, const Ins& ins, Mask active) {
   U32 results[kLanes];
   each_lane(ready, [&](int lane) {
     U32 source = 0;
-    inside |= static_cast<Mask>(source_lane(static_cast<Shuffle>(ins.aux), static_cast<U32>(lane), b[lane], c[lane], source)) << lane;
+    inside |= static_cast<Mask>(source_lane(static_cast<Shuffle>(ins.aux), static_cast<U32>(lane), b[lane],
+                                            c[lane], source))
+              << lane;
     // What a lane outside of the member mask, or one that is not here, would give is undefined.
     const bool there = (ready >> source & 1u) != 0 && (members[lane] >> source & 1u) != 0;
     results[lane] = there ? from[source] : ~0u;
@@ -120,7 +134,10 @@ void match(Warp& warp, const Ins& ins, Mask active) {
   U32* d = warp.lanes<U32>(ins.d);
   each_partition(ready, members, [&](Mask lanes) {
     Mask equal[kLanes] = {};
-    each_lane(lanes, [&](int lane) { each_lane(lanes, [&](int other) { equal[lane] |= static_cast<Mask>(value[other] == value[lane]) << other; }); });
+    each_lane(lanes, [&](int lane) {
+      each_lane(lanes,
+                [&](int other) { equal[lane] |= static_cast<Mask>(value[other] == value[lane]) << other; });
+    });
     const bool same = equal[__builtin_ctz(lanes)] == lanes;
     each_lane(lanes, [&](int lane) { d[lane] = !All ? equal[lane] : same ? lanes : 0; });
     if (All) set_predicate(warp, ins.e, lanes, same ? ~0u : 0u);
@@ -140,7 +157,8 @@ void decode_match(Decoder& decoder, Ins& ins) {
   if (pair) ins.e = decoder.write_predicate(d.elements.at(1));
   ins.a = decoder.read(1, wide ? Type::b64 : Type::b32);
   ins.b = decoder.read(2, Type::b32);
-  ins.run = wide ? (is_all ? &match<std::uint64_t, true> : &match<std::uint64_t, false>) : (is_all ? &match<U32, true> : &match<U32, false>);
+  ins.run = wide ? (is_all ? &match<std::uint64_t, true> : &match<std::uint64_t, false>)
+                 : (is_all ? &match<U32, true> : &match<U32, false>);
 }
 
 enum Reduction : std::uint16_t { sum, minimum, maximum, bit_and, bit_or, bit_xor };
@@ -155,12 +173,24 @@ void redux(Warp& warp, const Ins& ins, Mask active) {
     each_lane(lanes & (lanes - 1), [&](int lane) {
       const T value = a[lane];
       switch (ins.aux) {
-        case sum: result = static_cast<T>(static_cast<U32>(result) + static_cast<U32>(value)); break;
-        case minimum: result = std::min(result, value); break;
-        case maximum: result = std::max(result, value); break;
-        case bit_and: result = static_cast<T>(result & value); break;
-        case bit_or: result = static_cast<T>(result | value); break;
-        default: result = static_cast<T>(result ^ value); break;
+        case sum:
+          result = static_cast<T>(static_cast<U32>(result) + static_cast<U32>(value));
+          break;
+        case minimum:
+          result = std::min(result, value);
+          break;
+        case maximum:
+          result = std::max(result, value);
+          break;
+        case bit_and:
+          result = static_cast<T>(result & value);
+          break;
+        case bit_or:
+          result = static_cast<T>(result | value);
+          break;
+        default:
+          result = static_cast<T>(result ^ value);
+          break;
       }
     });
     each_lane(lanes, [&](int lane) { warp.lanes<T>(ins.d)[lane] = result; });
@@ -171,7 +201,8 @@ void decode_redux(Decoder& decoder, Ins& ins) {
   decoder.expect("sync");
   ins.aux = static_cast<std::uint16_t>(decoder.expect_one_of({"add", "min", "max", "and", "or", "xor"}));
   const Type type = decoder.type();
-  if (ins.aux >= bit_and ? type != Type::b32 : type != Type::u32 && type != Type::s32) decoder.fail(std::string("not defined for .") + ptx::name_of(type));
+  if (ins.aux >= bit_and ? type != Type::b32 : type != Type::u32 && type != Type::s32)
+    decoder.fail(std::string("not defined for .") + ptx::name_of(type));
   decoder.instruction_class = Class::vote;
   decoder.operand_count(3);
   ins.d = decoder.write(0, type);
@@ -214,8 +245,12 @@ void decode_elect(Decoder& decoder, Ins& ins) {
   ins.run = elect;
 }
 
-constexpr std::pair<std::string_view, Decode> kOpcodes[] = {{"shfl", decode_shfl}, {"vote", decode_vote}, {"match", decode_match},
-                                                            {"redux", decode_redux}, {"activemask", decode_activemask}, {"elect", decode_elect}};
+constexpr std::pair<std::string_view, Decode> kOpcodes[] = {{"shfl", decode_shfl},
+                                                            {"vote", decode_vote},
+                                                            {"match", decode_match},
+                                                            {"redux", decode_redux},
+                                                            {"activemask", decode_activemask},
+                                                            {"elect", decode_elect}};
 
 }  // namespace
 

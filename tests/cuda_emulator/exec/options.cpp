@@ -39,13 +39,15 @@ bool flag(const char* name) {
 void read_checks(Options& options) {
   const std::string value = text("CUDA_EMULATOR_CHECK");
   if (value.empty()) return;
-  options.memory_check = options.init_check = options.barrier_check = options.race_check = options.async_check = false;
+  options.memory_check = options.init_check = options.barrier_check = options.race_check =
+      options.async_check = false;
   for (std::size_t at = 0; at <= value.size();) {
     const std::size_t comma = std::min(value.find(',', at), value.size());
     const std::string word = value.substr(at, comma - at);
     at = comma + 1;
     const bool all = word == "all";
-    if (!all && word != "none" && word != "memory" && word != "init" && word != "barrier" && word != "race" && word != "async") {
+    if (!all && word != "none" && word != "memory" && word != "init" && word != "barrier" && word != "race" &&
+        word != "async") {
       reject("CUDA_EMULATOR_CHECK", value, "a list of memory, init, barrier, race, async; or all; or none");
     }
     options.memory_check |= all || word == "memory";
@@ -60,18 +62,25 @@ Options read_options() {
   Options options;
   options.threads = static_cast<int>(number("CUDA_EMULATOR_THREADS", 0, 1024));
   options.arch = static_cast<int>(number("CUDA_EMULATOR_ARCH", 90, 1000));
-  if (options.arch != 80 && options.arch != 90) reject("CUDA_EMULATOR_ARCH", text("CUDA_EMULATOR_ARCH"), "80 or 90");
+  if (options.arch != 80 && options.arch != 90)
+    reject("CUDA_EMULATOR_ARCH", text("CUDA_EMULATOR_ARCH"), "80 or 90");
   options.seed = number("CUDA_EMULATOR_SEED", 1, ~0ull);
 
   const std::string order = text("CUDA_EMULATOR_ORDER");
-  if (order == "reverse") options.order = Options::Order::reverse;
-  else if (order == "random") options.order = Options::Order::random;
-  else if (!order.empty() && order != "forward") reject("CUDA_EMULATOR_ORDER", order, "forward, reverse or random");
+  if (order == "reverse")
+    options.order = Options::Order::reverse;
+  else if (order == "random")
+    options.order = Options::Order::random;
+  else if (!order.empty() && order != "forward")
+    reject("CUDA_EMULATOR_ORDER", order, "forward, reverse or random");
 
   const std::string streams = text("CUDA_EMULATOR_STREAMS");
-  if (streams == "late") options.streams = Options::Streams::late;
-  else if (streams == "random") options.streams = Options::Streams::random;
-  else if (!streams.empty() && streams != "eager") reject("CUDA_EMULATOR_STREAMS", streams, "eager, late or random");
+  if (streams == "late")
+    options.streams = Options::Streams::late;
+  else if (streams == "random")
+    options.streams = Options::Streams::random;
+  else if (!streams.empty() && streams != "eager")
+    reject("CUDA_EMULATOR_STREAMS", streams, "eager, late or random");
 
   options.noise = flag("CUDA_EMULATOR_NOISE");
   read_checks(options);
@@ -85,7 +94,8 @@ Options read_options() {
 }  // namespace
 
 const Options& options() {
-  static const Options* read = new Options(read_options());  // never destroyed: needed until the last destructor
+  static const Options* read =
+      new Options(read_options());  // never destroyed: needed until the last destructor
   return *read;
 }
 

@@ -5,7 +5,8 @@
 /// How lanes diverge and meet, how warps of a block take turns.
 namespace emulator {
 
-/// Branches that a warp may take before other warps get their turn; spinning lanes hand over when it is used up.
+/// Branches that a warp may take before other warps get their turn; spinning lanes hand over when it is used
+/// up.
 inline constexpr std::uint32_t kWarpBudget = 20'000;
 /// What is left of it to a warp that has found out that it waits for others.
 inline constexpr std::uint32_t kSpinBudget = 64;
@@ -17,7 +18,8 @@ WarpState run_warp(Warp& warp);
 /// Makes a warp of a new block ready: registers, special registers, local memory.
 void start_warp(Warp& warp, Block& block, std::uint32_t index);
 
-/// Runs a block for one turn of each of its warps. spinning: some warp used up its budget, perhaps waiting for another block. Throws KernelFault for a deadlock.
+/// Runs a block for one turn of each of its warps. spinning: some warp used up its budget, perhaps waiting
+/// for another block. Throws KernelFault for a deadlock.
 enum class BlockState { done, progress, spinning };
 BlockState run_block(Block& block);
 
@@ -30,7 +32,8 @@ inline void stop_after(Warp& warp) { warp.next_stop = 0; }
 void branch(Warp& warp, Mask taken, std::uint32_t target);
 /// The lanes end.
 void exit_lanes(Warp& warp, Mask lanes);
-/// A new frame for the lanes: a call of `program`, whose parameters stand at `arguments` of the caller's parameter area.
+/// A new frame for the lanes: a call of `program`, whose parameters stand at `arguments` of the caller's
+/// parameter area.
 Frame* enter(Warp& warp, const Program* program, Mask lanes);
 void leave(Warp& warp, Mask lanes);
 

@@ -34,27 +34,55 @@ void append(std::string& out, const std::string& spec, T value) {
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
   const int length = std::snprintf(buffer, sizeof buffer, spec.c_str(), value);
 #pragma GCC diagnostic pop
-  if (length > 0) out.append(buffer, std::min<std::size_t>(static_cast<std::size_t>(length), sizeof buffer - 1));
+  if (length > 0)
+    out.append(buffer, std::min<std::size_t>(static_cast<std::size_t>(length), sizeof buffer - 1));
 }
 
-// One conversion of a format string: the flags are passed on to the host's printf, the arguments come from the buffer.
+// One conversion of a format string: the flags are passed on to the host's printf, the arguments come from
+// the buffer.
 void convert(Warp& warp, int lane, std::string spec, std::uint64_t& cursor, std::string& out) {
   const char kind = spec.back();
-  const bool is_long = spec.find('l') != std::string::npos || spec.find('z') != std::string::npos || spec.find('j') != std::string::npos || spec.find('t') != std::string::npos;
+  const bool is_long = spec.find('l') != std::string::npos || spec.find('z') != std::string::npos ||
+                       spec.find('j') != std::string::npos || spec.find('t') != std::string::npos;
   switch (kind) {
-    case 'd': case 'i':
-      if (is_long) append(out, spec, argument_at<long>(warp, lane, cursor));
-      else append(out, spec, argument_at<int>(warp, lane, cursor));
+    case 'd':
+    case 'i':
+      if (is_long)
+        append(out, spec, argument_at<long>(warp, lane, cursor));
+      else
+        append(out, spec, argument_at<int>(warp, lane, cursor));
       return;
-    case 'u': case 'x': case 'X': case 'o':
-      if (is_long) append(out, spec, argument_at<unsigned long>(warp, lane, cursor));
-      else append(out, spec, argument_at<unsigned>(warp, lane, cursor));
+    case 'u':
+    case 'x':
+    case 'X':
+    case 'o':
+      if (is_long)
+        append(out, spec, argument_at<unsigned long>(warp, lane, cursor));
+      else
+        append(out, spec, argument_at<unsigned>(warp, lane, cursor));
       return;
-    case 'c': append(out, spec, argument_at<int>(warp, lane, cursor)); return;
-    case 'p': append(out, spec, reinterpret_cast<void*>(argument_at<std::uint64_t>(warp, lane, cursor))); return;
-    case 's': append(out, spec, text_at(warp, lane, argument_at<std::uint64_t>(warp, lane, cursor)).c_str()); return;
-    case 'f': case 'F': case 'e': case 'E': case 'g': case 'G': case 'a': case 'A': append(out, spec, argument_at<double>(warp, lane, cursor)); return;
-    default: out += spec; return;
+    case 'c':
+      append(out, spec, argument_at<int>(warp, lane, cursor));
+      return;
+    case 'p':
+      append(out, spec, reinterpret_cast<void*>(argument_at<std::uint64_t>(warp, lane, cursor)));
+      return;
+    case 's':
+      append(out, spec, text_at(warp, lane, argument_at<std::uint64_t>(warp, lane, cursor)).c_str());
+      return;
+    case 'f':
+    case 'F':
+    case 'e':
+    case 'E':
+    case 'g':
+    case 'G':
+    case 'a':
+    case 'A':
+      append(out, spec, argument_at<double>(warp, lane, cursor));
+      return;
+    default:
+      out += spec;
+      return;
   }
 }
 
@@ -75,9 +103,12 @@ std::uint64_t print(Warp& warp, int lane, std::uint64_t format_address, std::uin
     }
     std::string spec;
     for (; i < format.size(); ++i) {
-      if (format[i] == '*') spec += std::to_string(argument_at<int>(warp, lane, cursor));
-      else spec += format[i];
-      if (spec.size() > 1 && std::string_view("diuxXocpsfFeEgGaA").find(format[i]) != std::string_view::npos) break;
+      if (format[i] == '*')
+        spec += std::to_string(argument_at<int>(warp, lane, cursor));
+      else
+        spec += format[i];
+      if (spec.size() > 1 && std::string_view("diuxXocpsfFeEgGaA").find(format[i]) != std::string_view::npos)
+        break;
     }
     convert(warp, lane, spec, cursor, out);
     ++conversions;
@@ -98,14 +129,18 @@ int system_call_named(std::string_view name) {
 
 std::uint64_t run_system_call(Warp& warp, int lane, SystemCall call, const std::uint64_t* arguments) {
   switch (call) {
-    case SystemCall::vprintf: return print(warp, lane, arguments[0], arguments[1]);
+    case SystemCall::vprintf:
+      return print(warp, lane, arguments[0], arguments[1]);
     case SystemCall::assertfail: {
-      const std::string message = text_at(warp, lane, arguments[0]), file = text_at(warp, lane, arguments[1]), function = text_at(warp, lane, arguments[3]);
-      const std::uint32_t thread = warp.index * kLanes + static_cast<std::uint32_t>(lane), *block = warp.launch->config.block;
+      const std::string message = text_at(warp, lane, arguments[0]), file = text_at(warp, lane, arguments[1]),
+                        function = text_at(warp, lane, arguments[3]);
+      const std::uint32_t thread = warp.index * kLanes + static_cast<std::uint32_t>(lane),
+                          *block = warp.launch->config.block;
       // The driver's own words, which programs and people look for.
-      std::fprintf(stderr, "%s:%u: %s: block: [%u,%u,%u], thread: [%u,%u,%u] Assertion `%s` failed.\n", file.c_str(), static_cast<unsigned>(arguments[2]), function.c_str(),
-                   warp.block->index[0], warp.block->index[1], warp.block->index[2], thread % block[0], thread / block[0] % block[1], thread / (block[0] * block[1]),
-                   message.c_str());
+      std::fprintf(stderr, "%s:%u: %s: block: [%u,%u,%u], thread: [%u,%u,%u] Assertion `%s` failed.\n",
+                   file.c_str(), static_cast<unsigned>(arguments[2]), function.c_str(), warp.block->index[0],
+                   warp.block->index[1], warp.block->index[2], thread % block[0],
+                   thread / block[0] % block[1], thread / (block[0] * block[1]), message.c_str());
       report(warp, FindingKind::assertion, lane, 0, "assertion `" + message + "` failed", 710);
       return 0;
     }
@@ -115,7 +150,8 @@ std::uint64_t run_system_call(Warp& warp, int lane, SystemCall call, const std::
     }
     case SystemCall::free:
       if (arguments[0] != 0 && !DeviceMemory::instance().release(arguments[0]))
-        report(warp, FindingKind::out_of_bounds, lane, arguments[0], "free of an address that malloc did not give", 700);
+        report(warp, FindingKind::out_of_bounds, lane, arguments[0],
+               "free of an address that malloc did not give", 700);
       return 0;
   }
   return 0;

@@ -1,5 +1,6 @@
-// ldmatrix, stmatrix, movmatrix: 8x8 matrices of 16-bit elements between shared memory and registers. Register j of a warp holds matrix j row by row, four lanes to
-// a row of 16 bytes, so a row of memory is a piece of a register.
+// ldmatrix, stmatrix, movmatrix: 8x8 matrices of 16-bit elements between shared memory and registers.
+// Register j of a warp holds matrix j row by row, four lanes to a row of 16 bytes, so a row of memory is a
+// piece of a register.
 #include <algorithm>
 
 #include "check/race.h"
@@ -24,7 +25,8 @@ Access rows_of(Warp& warp, const Ins& ins, Mask lanes, Access::Kind kind, std::u
   access.active = ins.aux == 4 ? lanes : lanes & ((1u << (8 * ins.aux)) - 1);
   access.address = address;
   lane_addresses(warp, ins, address);
-  if ((ins.extra & kGeneric) != 0) each_lane(access.active, [&](int lane) { address[lane] = shared_offset(warp, lane, address[lane]); });
+  if ((ins.extra & kGeneric) != 0)
+    each_lane(access.active, [&](int lane) { address[lane] = shared_offset(warp, lane, address[lane]); });
   return access;
 }
 
@@ -33,16 +35,20 @@ void tell_rows(Warp& warp, const Access& access) {
   if (warp.race != nullptr) warp.race->access(warp, access);
   if (warp.counts == nullptr) return;
   std::uint32_t offsets[kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) offsets[lane] = static_cast<std::uint32_t>((access.active >> lane & 1u) != 0 ? access.address[lane] : 0);
-  count_matrix_rows(*warp.counts, offsets, (32 - __builtin_clz(access.active) + 7) / 8, access.kind == Access::Kind::write);
+  for (int lane = 0; lane < kLanes; ++lane)
+    offsets[lane] = static_cast<std::uint32_t>((access.active >> lane & 1u) != 0 ? access.address[lane] : 0);
+  count_matrix_rows(*warp.counts, offsets, (32 - __builtin_clz(access.active) + 7) / 8,
+                    access.kind == Access::Kind::write);
 }
 
 void copy_lanes(const Warp& warp, Slot slot, const void* block, Mask lanes) {
   auto* to = warp.lanes<std::uint32_t>(slot);
   std::uint32_t values[kLanes];
   std::memcpy(values, block, sizeof values);
-  if (lanes == ~0u) std::memcpy(to, values, sizeof values);
-  else each_lane(lanes, [&](int lane) { to[lane] = values[lane]; });
+  if (lanes == ~0u)
+    std::memcpy(to, values, sizeof values);
+  else
+    each_lane(lanes, [&](int lane) { to[lane] = values[lane]; });
 }
 
 void run_ldmatrix(Warp& warp, const Ins& ins, Mask active) {
@@ -70,8 +76,10 @@ void run_stmatrix(Warp& warp, const Ins& ins, Mask active) {
   for (int matrix = 0; matrix < ins.aux; ++matrix) {
     std::uint16_t block[64];
     std::memcpy(block, warp.lanes<std::uint8_t>(slots[matrix]), sizeof block);
-    if ((ins.extra & kTransposed) != 0) transpose_8x8(block, reinterpret_cast<std::uint16_t*>(rows[8 * matrix]));
-    else std::memcpy(rows[8 * matrix], block, sizeof block);
+    if ((ins.extra & kTransposed) != 0)
+      transpose_8x8(block, reinterpret_cast<std::uint16_t*>(rows[8 * matrix]));
+    else
+      std::memcpy(rows[8 * matrix], block, sizeof block);
   }
   const Access access = rows_of(warp, ins, lanes, Access::Kind::write, address);
   if (access.active != 0) write_rows(warp, access, tell_rows, rows);
@@ -86,7 +94,8 @@ void run_movmatrix(Warp& warp, const Ins& ins, Mask active) {
   copy_lanes(warp, ins.d, turned, lanes);
 }
 
-/// `.sync.aligned.m8n8.num{.trans}{.ss}.b16`; PTX takes shape, count and .trans in any order, and programs use several.
+/// `.sync.aligned.m8n8.num{.trans}{.ss}.b16`; PTX takes shape, count and .trans in any order, and programs
+/// use several.
 void decode_modifiers(Decoder& decoder, Ins& ins) {
   decoder.expect("sync");
   decoder.expect("aligned");
@@ -101,7 +110,8 @@ void decode_modifiers(Decoder& decoder, Ins& ins) {
   }
   if (!shape || ins.aux == 0) decoder.fail("expected .m8n8 and one of .x1, .x2, .x4");
   const Window window = decode_window(decoder);
-  if (window != Window::shared && window != Window::generic) decoder.fail("the matrices lie in shared memory");
+  if (window != Window::shared && window != Window::generic)
+    decoder.fail("the matrices lie in shared memory");
   decoder.expect("b16");
   ins.extra = (transposed ? kTransposed : 0) | (window == Window::generic ? kGeneric : 0);
   decoder.operand_count(2);
@@ -120,8 +130,14 @@ void read_rows(Warp& warp, const Access& access, Tell tell, std::uint8_t (*rows)
     return;
   }
   for (int lane = 0; lane < kLanes; ++lane) {
-    if ((access.active >> lane & 1u) == 0) std::memset(rows[lane], 0xff, 16);
-    else std::memcpy(rows[lane], resolved.contiguous != nullptr ? resolved.contiguous + static_cast<std::uint32_t>(lane) * access.bytes : resolved.pointer[lane], access.bytes);
+    if ((access.active >> lane & 1u) == 0)
+      std::memset(rows[lane], 0xff, 16);
+    else
+      std::memcpy(rows[lane],
+                  resolved.contiguous != nullptr
+                      ? resolved.contiguous + static_cast<std::uint32_t>(lane) * access.bytes
+                      : resolved.pointer[lane],
+                  access.bytes);
   }
 }
 
@@ -131,7 +147,8 @@ void write_rows(Warp& warp, Access access, Tell tell, const std::uint8_t (*rows)
   const std::uint8_t *value[kLanes], *memory[kLanes];
   each_lane(access.active, [&](int lane) {
     value[lane] = rows[lane];
-    if (resolved.contiguous != nullptr) resolved.pointer[lane] = resolved.contiguous + static_cast<std::uint32_t>(lane) * access.bytes;
+    if (resolved.contiguous != nullptr)
+      resolved.pointer[lane] = resolved.contiguous + static_cast<std::uint32_t>(lane) * access.bytes;
     memory[lane] = resolved.pointer[lane];
   });
   access.value = value;

@@ -7,183 +7,25 @@
 #include <numeric>
 #include <utility>
 
-#include "exec/half_math.h"
-#include "exec/tensor_mma.h"
-
-#if defined(__F16C__) || defined(__FMA__)
-#include <immintrin.h>
-#endif
+#include "exec/tensor_formats.h"
 
 namespace emulator::tensor {
 namespace {
-
-// Row r of an 8x8 block of accumulators lies in lanes 4r … 4r + 3 of two registers, the even columns in the first. Rows are therefore computed with the columns in
-// the order 0 2 4 6 1 3 5 7: two halves of a vector are two pieces of registers. B is permuted accordingly while it is unpacked.
-constexpr int column_at(int position) { return position < 4 ? 2 * position : 2 * position - 7; }
-
-template <class T> struct Vectors;
-template <> struct Vectors<float> {
-  typedef float Eight __attribute__((vector_size(32)));
-  typedef float Four __attribute__((vector_size(16)));
-};
-template <> struct Vectors<double> {
-  typedef double Eight __attribute__((vector_size(64)));
-  typedef double Four __attribute__((vector_size(32)));
-};
-template <> struct Vectors<std::int32_t> {
-  typedef std::int32_t Eight __attribute__((vector_size(32)));
-  typedef std::int32_t Four __attribute__((vector_size(16)));
-};
-template <class T> using Eight = typename Vectors<T>::Eight;
-template <class T> using Four = typename Vectors<T>::Four;
-
-template <class V, class T>
-[[gnu::always_inline]] inline void load(V& to, const T* from) { std::memcpy(&to, from, sizeof(V)); }
-
-constexpr int kMostBlocks = 8;   // of A or B in an instruction
-constexpr int kMostResults = 4;  // blocks of C
-
-// ---- formats: a register to a block of values ----
-
-void from_f16(const std::uint16_t* in, float* out) {
-#ifdef __F16C__
-  for (int i = 0; i < 64; i += 8) _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i))));
-#else
-  for (int i = 0; i < 64; ++i) out[i] = emulator::F16::widen(in[i]);
-#endif
-}
-
-/// [8][depth] → [depth][8], columns in the order of column_at().
-template <class T>
-void transpose(const T* in, T* out, int depth) {
-  for (int k = 0; k < depth; ++k) {
-    for (int p = 0; p < 8; ++p) out[8 * k + p] = in[column_at(p) * depth + k];
-  }
-}
-
-typedef std::uint16_t Half32 __attribute__((vector_size(64)));
-
-/// Where out[i] of a transposed 8x8 block of 16-bit elements comes from; `permuted`: with columns in the order of column_at().
-template <bool permuted>
-constexpr std::uint16_t transposed_from(std::size_t i) {
-  const int p = static_cast<int>(i % 8), k = static_cast<int>(i / 8);
-  return static_cast<std::uint16_t>((permuted ? column_at(p) : p) * 8 + k);
-}
-
-template <bool permuted, std::size_t... I>
-[[gnu::always_inline]] inline void transpose_halves(const std::uint16_t* in, std::uint16_t* out, std::index_sequence<I...>) {
-  constexpr Half32 kFirst = {transposed_from<permuted>(I)...}, kSecond = {transposed_from<permuted>(I + 32)...};
-  Half32 low, high;
-  load(low, in);
-  load(high, in + 32);
-  const Half32 first = __builtin_shuffle(low, high, kFirst), second = __builtin_shuffle(low, high, kSecond);
-  std::memcpy(out, &first, sizeof first);
-  std::memcpy(out + 32, &second, sizeof second);
-}
-
-constexpr auto kHalves = std::make_index_sequence<32>();
-
-struct Bf16Block {
-  using Value = float;
-  static constexpr int kDepth = 8;
-  static void unpack_a(const void* block, float* out, std::uint32_t) { widen(static_cast<const std::uint16_t*>(block), out); }
-  static void unpack_b(const void* block, float* out, std::uint32_t) {
-    std::uint16_t turned[64];
-    transpose_halves<true>(static_cast<const std::uint16_t*>(block), turned, kHalves);
-    widen(turned, out);
-  }
-
- private:
-  static void widen(const std::uint16_t* in, float* out) {
-    for (int i = 0; i < 64; ++i) out[i] = std::bit_cast<float>(static_cast<std::uint32_t>(in[i]) << 16);
-  }
-};
-
-struct F16Block {
-  using Value = float;
-  static constexpr int kDepth = 8;
-  static void unpack_a(const void* block, float* out, std::uint32_t) { from_f16(static_cast<const std::uint16_t*>(block), out); }
-  static void unpack_b(const void* block, float* out, std::uint32_t) {
-    std::uint16_t turned[64];
-    transpose_halves<true>(static_cast<const std::uint16_t*>(block), turned, kHalves);
-    from_f16(turned, out);
-  }
-};
-
-/// The 13 low bits are ignored: operands that the program has not rounded (cvt.rna.tf32) are truncated, which PTX leaves undefined and the hardware does.
-struct Tf32Block {
-  using Value = float;
-  static constexpr int kDepth = 4;
-  static void unpack_a(const void* block, float* out, std::uint32_t) {
-    const auto* in = static_cast<const std::uint32_t*>(block);
-    for (int i = 0; i < 32; ++i) out[i] = std::bit_cast<float>(in[i] & 0xffffe000u);
-  }
-  static void unpack_b(const void* block, float* out, std::uint32_t) {
-    float rows[32];
-    unpack_a(block, rows, 0);
-    transpose(rows, out, kDepth);
-  }
-};
-
-struct F64Block {
-  using Value = double;
-  static constexpr int kDepth = 4;
-  static void unpack_a(const void* block, double* out, std::uint32_t) { std::memcpy(out, block, 32 * sizeof(double)); }
-  static void unpack_b(const void* block, double* out, std::uint32_t) { transpose(static_cast<const double*>(block), out, kDepth); }
-};
-
-struct Int8Block {
-  using Value = std::int32_t;
-  static constexpr int kDepth = 16;
-  static void unpack(const void* block, std::int32_t* out, bool has_sign) {
-    const auto* in = static_cast<const std::uint8_t*>(block);
-    const std::int32_t sign = has_sign ? 0x80 : 0;
-    for (int i = 0; i < 128; ++i) out[i] = (in[i] ^ sign) - sign;
-  }
-  static void unpack_a(const void* block, std::int32_t* out, std::uint32_t flags) { unpack(block, out, (flags & kSignedA) != 0); }
-  static void unpack_b(const void* block, std::int32_t* out, std::uint32_t flags) {
-    std::int32_t rows[128];
-    unpack(block, rows, (flags & kSignedB) != 0);
-    transpose(rows, out, kDepth);
-  }
-};
-
-struct Int4Block {
-  using Value = std::int32_t;
-  static constexpr int kDepth = 32;
-  static void unpack(const void* block, std::int32_t* out, bool has_sign) {
-    const auto* in = static_cast<const std::uint8_t*>(block);
-    const std::int32_t sign = has_sign ? 8 : 0;
-    for (int i = 0; i < 256; ++i) out[i] = ((in[i / 2] >> (4 * (i % 2)) & 15) ^ sign) - sign;
-  }
-  static void unpack_a(const void* block, std::int32_t* out, std::uint32_t flags) { unpack(block, out, (flags & kSignedA) != 0); }
-  static void unpack_b(const void* block, std::int32_t* out, std::uint32_t flags) {
-    std::int32_t rows[256];
-    unpack(block, rows, (flags & kSignedB) != 0);
-    transpose(rows, out, kDepth);
-  }
-};
-
-/// Words of 32 one-bit elements; the "product" of two words is a population count.
-struct BitBlock {
-  using Value = std::int32_t;
-  static constexpr int kDepth = 4;
-  static void unpack_a(const void* block, std::int32_t* out, std::uint32_t) { std::memcpy(out, block, 32 * sizeof(std::int32_t)); }
-  static void unpack_b(const void* block, std::int32_t* out, std::uint32_t) { transpose(static_cast<const std::int32_t*>(block), out, kDepth); }
-};
 
 // ---- products of blocks ----
 
 template <class Element, class T = typename Element::Value>
 [[gnu::always_inline]] inline void multiply_add(Eight<T>& sum, T a, const Eight<T>& b, std::uint32_t flags) {
   if constexpr (std::is_same_v<Element, BitBlock>) {
-    for (int i = 0; i < 8; ++i) sum[i] += std::popcount(static_cast<std::uint32_t>((flags & kAnd) != 0 ? a & b[i] : a ^ b[i]));
+    for (int i = 0; i < 8; ++i)
+      sum[i] += std::popcount(static_cast<std::uint32_t>((flags & kAnd) != 0 ? a & b[i] : a ^ b[i]));
   } else if constexpr (std::is_same_v<T, double>) {
     for (int i = 0; i < 8; ++i) sum[i] = std::fma(a, b[i], sum[i]);
   } else if constexpr (std::is_same_v<T, float>) {
     // Products of floats of 8 or 11 bits are exact, so that fusing changes nothing but the speed.
 #ifdef __FMA__
-    sum = static_cast<Eight<T>>(_mm256_fmadd_ps(_mm256_set1_ps(a), static_cast<__m256>(b), static_cast<__m256>(sum)));
+    sum = static_cast<Eight<T>>(
+        _mm256_fmadd_ps(_mm256_set1_ps(a), static_cast<__m256>(b), static_cast<__m256>(sum)));
 #else
     sum += a * b;
 #endif
@@ -194,9 +36,11 @@ template <class Element, class T = typename Element::Value>
 
 /// sum [8][8] += a [8][depth] · b [depth][8], k ascending.
 template <class Element, class T = typename Element::Value>
-[[gnu::always_inline]] inline void multiply_block(const T* a, const T* b, Eight<T>* sum, std::uint32_t flags) {
+[[gnu::always_inline]] inline void multiply_block(const T* a, const T* b, Eight<T>* sum,
+                                                  std::uint32_t flags) {
   constexpr int kDepth = Element::kDepth;
-  Eight<T> s0 = sum[0], s1 = sum[1], s2 = sum[2], s3 = sum[3], s4 = sum[4], s5 = sum[5], s6 = sum[6], s7 = sum[7];
+  Eight<T> s0 = sum[0], s1 = sum[1], s2 = sum[2], s3 = sum[3], s4 = sum[4], s5 = sum[5], s6 = sum[6],
+           s7 = sum[7];
 #pragma GCC unroll 8
   for (int k = 0; k < kDepth; ++k) {
     Eight<T> row;
@@ -215,10 +59,12 @@ template <class Element, class T = typename Element::Value>
 
 // ---- noise ----
 
-/// How f32 accumulation deviates from the chain of the exact mode when options().noise is on. This is a model, not a measurement; it follows what is known of
-/// tensor cores (Fasi, Higham, Mikaitis, Pranesh: "Numerical behavior of NVIDIA tensor cores", 2021): the accumulator and `group` products are aligned to the largest
-/// of them, 24 + 1 bits are kept and smaller ones cut off, the sum is rounded toward zero. group 0: a chain of f32 additions rounded to nearest. Both take k in a
-/// random order. The seed picks, and everything is the same in all instructions of a process, as it is on hardware.
+/// How f32 accumulation deviates from the chain of the exact mode when options().noise is on. This is a
+/// model, not a measurement; it follows what is known of tensor cores (Fasi, Higham, Mikaitis, Pranesh:
+/// "Numerical behavior of NVIDIA tensor cores", 2021): the accumulator and `group` products are aligned to
+/// the largest of them, 24 + 1 bits are kept and smaller ones cut off, the sum is rounded toward zero. group
+/// 0: a chain of f32 additions rounded to nearest. Both take k in a random order. The seed picks, and
+/// everything is the same in all instructions of a process, as it is on hardware.
 struct Noise {
   int group = 0;
   std::array<int, 16> order{};
@@ -249,18 +95,22 @@ void add_truncated(const Double8* terms, int count, Eight<float>& sum) {
     const Double8 magnitude = terms[i] < 0.0 ? -terms[i] : terms[i];
     largest = magnitude > largest ? magnitude : largest;
   }
-  const Long8 usual = (largest > 0x1p-200) & (plain - plain == 0.0);  // zeros, infinities and NaNs are summed as they are
+  const Long8 usual =
+      (largest > 0x1p-200) & (plain - plain == 0.0);  // zeros, infinities and NaNs are summed as they are
   const Double8 power = (Double8)(usual ? (Long8)largest & kExponent : (Long8)(Double8{} + 1.0));
   const Double8 scale = 0x1p24 / power;
   Double8 total{};
-  for (int i = 0; i < count; ++i) total += __builtin_convertvector(__builtin_convertvector(usual ? terms[i] * scale : Double8{}, Long8), Double8);
+  for (int i = 0; i < count; ++i)
+    total += __builtin_convertvector(__builtin_convertvector(usual ? terms[i] * scale : Double8{}, Long8),
+                                     Double8);
   total /= scale;
   const Double8 cut = (Double8)((Long8)total & ~((std::int64_t{1} << 29) - 1));  // the 29 bits that f32 lacks
   sum = __builtin_convertvector(usual ? cut : plain, Eight<float>);
 }
 
 /// multiply_block for all blocks of k at once: a [k blocks, stride apart][8][depth], b [k blocks][depth][8].
-void multiply_noisy(const Noise& noise, const float* a, std::size_t a_stride, const float* b, int depth, int blocks, Eight<float>* sum) {
+void multiply_noisy(const Noise& noise, const float* a, std::size_t a_stride, const float* b, int depth,
+                    int blocks, Eight<float>* sum) {
   const int group = noise.group == 0 ? 1 : noise.group;
   for (int row = 0; row < 8; ++row) {
     Double8 terms[17];
@@ -270,12 +120,16 @@ void multiply_noisy(const Noise& noise, const float* a, std::size_t a_stride, co
       const auto block = static_cast<std::size_t>(k / depth);
       Eight<float> values;
       load(values, b + k * 8);
-      terms[++count] = __builtin_convertvector(values, Double8) * static_cast<double>(a[block * a_stride + static_cast<std::size_t>(row * depth + k % depth)]);
+      terms[++count] =
+          __builtin_convertvector(values, Double8) *
+          static_cast<double>(a[block * a_stride + static_cast<std::size_t>(row * depth + k % depth)]);
       --left;
       if (count < group && left > 0) continue;
       terms[0] = __builtin_convertvector(sum[row], Double8);
-      if (noise.group == 0) sum[row] = __builtin_convertvector(terms[0] + terms[1], Eight<float>);
-      else add_truncated(terms, count + 1, sum[row]);
+      if (noise.group == 0)
+        sum[row] = __builtin_convertvector(terms[0] + terms[1], Eight<float>);
+      else
+        add_truncated(terms, count + 1, sum[row]);
       count = 0;
     }
   }
@@ -324,7 +178,8 @@ void store_accumulator(const Warp& warp, const Slot* slots, bool half, Mask lane
       }
       std::uint32_t packed[kLanes];
       for (int lane = 0; lane < kLanes; ++lane)
-        packed[lane] = emulator::F16::round<Rounding::nearest>(values[2 * lane]) | emulator::F16::round<Rounding::nearest>(values[2 * lane + 1]) << 16;
+        packed[lane] = emulator::F16::round<Rounding::nearest>(values[2 * lane]) |
+                       emulator::F16::round<Rounding::nearest>(values[2 * lane + 1]) << 16;
       return store_lanes(warp, slots[0], packed, lanes);
     }
   }
@@ -349,11 +204,13 @@ struct Blocks {
 std::uint16_t pack(Blocks b) { return static_cast<std::uint16_t>(b.m | b.n << 4 | b.k << 8); }
 Blocks unpack(std::uint16_t aux) { return {aux & 15, aux >> 4 & 15, aux >> 8}; }
 
-/// c + products: of integers the sum wraps around or is clamped; of floating point the products have been added to c already.
+/// c + products: of integers the sum wraps around or is clamped; of floating point the products have been
+/// added to c already.
 void finish_integer(const Eight<std::int32_t>& c, Eight<std::int32_t>& sum, bool saturate) {
   for (int i = 0; i < 8; ++i) {
     const std::int64_t exact = std::int64_t{c[i]} + sum[i];
-    const std::int64_t clamped = std::clamp<std::int64_t>(exact, std::numeric_limits<std::int32_t>::min(), std::numeric_limits<std::int32_t>::max());
+    const std::int64_t clamped = std::clamp<std::int64_t>(exact, std::numeric_limits<std::int32_t>::min(),
+                                                          std::numeric_limits<std::int32_t>::max());
     sum[i] = static_cast<std::int32_t>(saturate ? clamped : exact);
   }
 }
@@ -366,7 +223,8 @@ void multiply(const T* a, const T* b, Blocks blocks, std::uint32_t flags, Eight<
   const bool noisy = std::is_same_v<T, float> && options().noise;
   for (int nb = 0; nb < blocks.n; ++nb) {
     for (int mb = 0; mb < blocks.m; ++mb) {
-      const T *rows = a + static_cast<std::size_t>(mb) * kSize, *columns = b + static_cast<std::size_t>(nb * blocks.k) * kSize;
+      const T *rows = a + static_cast<std::size_t>(mb) * kSize,
+              *columns = b + static_cast<std::size_t>(nb * blocks.k) * kSize;
       Eight<T>* result = sum[nb * blocks.m + mb];
       const auto stride = static_cast<std::size_t>(blocks.m) * kSize;
       if constexpr (std::is_same_v<T, float>) {
@@ -380,7 +238,9 @@ void multiply(const T* a, const T* b, Blocks blocks, std::uint32_t flags, Eight<
         std::memcpy(before, result, sizeof before);
         std::memset(result, 0, sizeof before);
       }
-      for (int kb = 0; kb < blocks.k; ++kb) multiply_block<Element>(rows + static_cast<std::size_t>(kb) * stride, columns + static_cast<std::size_t>(kb) * kSize, result, flags);
+      for (int kb = 0; kb < blocks.k; ++kb)
+        multiply_block<Element>(rows + static_cast<std::size_t>(kb) * stride,
+                                columns + static_cast<std::size_t>(kb) * kSize, result, flags);
       if constexpr (std::is_same_v<T, std::int32_t>) {
         for (int row = 0; row < 8; ++row) finish_integer(before[row], result[row], (flags & kSaturate) != 0);
       }
@@ -399,12 +259,16 @@ void run_multiply(Warp& warp, const Ins& ins, Mask active) {
   const Slot* slots = warp.frame->program->slots.data();
   alignas(64) T a[kMostBlocks * kSize], b[kMostBlocks * kSize];
   Eight<T> sum[kMostResults][8];
-  for (int i = 0; i < blocks.m * blocks.k; ++i) Element::unpack_a(warp.lanes<std::uint8_t>(slots[ins.a + static_cast<Slot>(i)]), a + i * kSize, flags);
-  for (int i = 0; i < blocks.n * blocks.k; ++i) Element::unpack_b(warp.lanes<std::uint8_t>(slots[ins.b + static_cast<Slot>(i)]), b + i * kSize, flags);
+  for (int i = 0; i < blocks.m * blocks.k; ++i)
+    Element::unpack_a(warp.lanes<std::uint8_t>(slots[ins.a + static_cast<Slot>(i)]), a + i * kSize, flags);
+  for (int i = 0; i < blocks.n * blocks.k; ++i)
+    Element::unpack_b(warp.lanes<std::uint8_t>(slots[ins.b + static_cast<Slot>(i)]), b + i * kSize, flags);
   const bool half_c = (flags & kHalfC) != 0, half_d = (flags & kHalfD) != 0;
-  for (int i = 0; i < blocks.m * blocks.n; ++i) load_accumulator<T>(warp, slots + ins.c + (half_c ? i : 2 * i), half_c, sum[i]);
+  for (int i = 0; i < blocks.m * blocks.n; ++i)
+    load_accumulator<T>(warp, slots + ins.c + (half_c ? i : 2 * i), half_c, sum[i]);
   multiply<Element>(a, b, blocks, flags, sum);
-  for (int i = 0; i < blocks.m * blocks.n; ++i) store_accumulator<T>(warp, slots + ins.d + (half_d ? i : 2 * i), half_d, lanes, sum[i]);
+  for (int i = 0; i < blocks.m * blocks.n; ++i)
+    store_accumulator<T>(warp, slots + ins.d + (half_d ? i : 2 * i), half_d, lanes, sum[i]);
 }
 
 }  // namespace
@@ -415,24 +279,33 @@ Mask whole_warp(Warp& warp, const Ins& ins, Mask active) {
   const Mask ready = ready_aligned(warp, ins, active);
   if (ready == 0 || ready == ~0u || !options().barrier_check) return ready;
   report(warp, FindingKind::barrier, std::countr_zero(ready), 0,
-         "an instruction of the whole warp is executed by " + std::to_string(std::popcount(ready)) + " of 32 lanes");
+         "an instruction of the whole warp is executed by " + std::to_string(std::popcount(ready)) +
+             " of 32 lanes");
   return ready;
 }
 
 int depth_of(Format format) {
   switch (format) {
-    case Format::f16: case Format::bf16: return 8;
-    case Format::tf32: case Format::f64: return 4;
-    case Format::int8: return 16;
-    case Format::int4: return 32;
-    case Format::bit: return 128;
+    case Format::f16:
+    case Format::bf16:
+      return 8;
+    case Format::tf32:
+    case Format::f64:
+      return 4;
+    case Format::int8:
+      return 16;
+    case Format::int4:
+      return 32;
+    case Format::bit:
+      return 128;
   }
   return 0;
 }
 
 void set_multiply(Ins& ins, Shape shape, Format format, std::uint32_t flags) {
-  static constexpr Run kRuns[] = {run_multiply<F16Block>,  run_multiply<Bf16Block>, run_multiply<Tf32Block>, run_multiply<F64Block>,
-                                  run_multiply<Int8Block>, run_multiply<Int4Block>, run_multiply<BitBlock>};
+  static constexpr Run kRuns[] = {run_multiply<F16Block>, run_multiply<Bf16Block>, run_multiply<Tf32Block>,
+                                  run_multiply<F64Block>, run_multiply<Int8Block>, run_multiply<Int4Block>,
+                                  run_multiply<BitBlock>};
   ins.run = kRuns[static_cast<int>(format)];
   ins.aux = pack({shape.m / 8, shape.n / 8, shape.k / depth_of(format)});
   ins.aux2 = static_cast<std::uint16_t>(2 * shape.m * shape.n * shape.k / 64);

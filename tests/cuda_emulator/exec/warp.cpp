@@ -15,38 +15,69 @@ std::uint32_t special_value(const Warp& warp, Special special, int lane) {
   const std::uint32_t x = config.block[0], y = config.block[1];
   const Mask bit = Mask{1} << lane;
   switch (special) {
-    case Special::tid_x: return thread % x;
-    case Special::tid_y: return thread / x % y;
-    case Special::tid_z: return thread / (x * y);
-    case Special::ntid_x: return config.block[0];
-    case Special::ntid_y: return config.block[1];
-    case Special::ntid_z: return config.block[2];
-    case Special::ctaid_x: return block.index[0];
-    case Special::ctaid_y: return block.index[1];
-    case Special::ctaid_z: return block.index[2];
-    case Special::nctaid_x: return config.grid[0];
-    case Special::nctaid_y: return config.grid[1];
-    case Special::nctaid_z: return config.grid[2];
-    case Special::laneid: return static_cast<std::uint32_t>(lane);
-    case Special::warpid: return warp.index;
-    case Special::nwarpid: return (block.threads + kLanes - 1) / kLanes;
-    case Special::smid: return static_cast<std::uint32_t>(block.linear % (options().arch == 80 ? 108 : 132));
-    case Special::nsmid: return options().arch == 80 ? 108 : 132;
-    case Special::gridid: return static_cast<std::uint32_t>(warp.launch->number);
-    case Special::lanemask_eq: return bit;
-    case Special::lanemask_le: return bit | (bit - 1);
-    case Special::lanemask_lt: return bit - 1;
-    case Special::lanemask_ge: return ~(bit - 1);
-    case Special::lanemask_gt: return ~(bit | (bit - 1));
-    case Special::dynamic_smem_size: return static_cast<std::uint32_t>(config.dynamic_shared);
+    case Special::tid_x:
+      return thread % x;
+    case Special::tid_y:
+      return thread / x % y;
+    case Special::tid_z:
+      return thread / (x * y);
+    case Special::ntid_x:
+      return config.block[0];
+    case Special::ntid_y:
+      return config.block[1];
+    case Special::ntid_z:
+      return config.block[2];
+    case Special::ctaid_x:
+      return block.index[0];
+    case Special::ctaid_y:
+      return block.index[1];
+    case Special::ctaid_z:
+      return block.index[2];
+    case Special::nctaid_x:
+      return config.grid[0];
+    case Special::nctaid_y:
+      return config.grid[1];
+    case Special::nctaid_z:
+      return config.grid[2];
+    case Special::laneid:
+      return static_cast<std::uint32_t>(lane);
+    case Special::warpid:
+      return warp.index;
+    case Special::nwarpid:
+      return (block.threads + kLanes - 1) / kLanes;
+    case Special::smid:
+      return static_cast<std::uint32_t>(block.linear % (options().arch == 80 ? 108 : 132));
+    case Special::nsmid:
+      return options().arch == 80 ? 108 : 132;
+    case Special::gridid:
+      return static_cast<std::uint32_t>(warp.launch->number);
+    case Special::lanemask_eq:
+      return bit;
+    case Special::lanemask_le:
+      return bit | (bit - 1);
+    case Special::lanemask_lt:
+      return bit - 1;
+    case Special::lanemask_ge:
+      return ~(bit - 1);
+    case Special::lanemask_gt:
+      return ~(bit | (bit - 1));
+    case Special::dynamic_smem_size:
+      return static_cast<std::uint32_t>(config.dynamic_shared);
     case Special::total_smem_size:
-    case Special::aggr_smem_size: return static_cast<std::uint32_t>(warp.launch->shared_bytes);
-    // Cooperative groups find the grid barrier's workspace through these two: high and low half of its address.
-    case Special::envreg1: return static_cast<std::uint32_t>(warp.launch->grid_workspace >> 32);
-    case Special::envreg2: return static_cast<std::uint32_t>(warp.launch->grid_workspace);
-    case Special::reserved_smem_cap: return kReservedShared;
-    case Special::one: return 1;
-    default: return 0;
+    case Special::aggr_smem_size:
+      return static_cast<std::uint32_t>(warp.launch->shared_bytes);
+    // Cooperative groups find the grid barrier's workspace through these two: high and low half of its
+    // address.
+    case Special::envreg1:
+      return static_cast<std::uint32_t>(warp.launch->grid_workspace >> 32);
+    case Special::envreg2:
+      return static_cast<std::uint32_t>(warp.launch->grid_workspace);
+    case Special::reserved_smem_cap:
+      return kReservedShared;
+    case Special::one:
+      return 1;
+    default:
+      return 0;
   }
 }
 
@@ -54,12 +85,15 @@ void fill_specials(Warp& warp, Frame& frame) {
   for (const auto& [slot, key] : frame.program->specials) {
     const auto special = static_cast<Special>(key / 16);
     std::uint8_t* r = frame.registers.data() + slot;
-    const bool differs = special <= Special::tid_z || special == Special::laneid || (special >= Special::lanemask_eq && special <= Special::lanemask_gt);
+    const bool differs = special <= Special::tid_z || special == Special::laneid ||
+                         (special >= Special::lanemask_eq && special <= Special::lanemask_gt);
     std::uint64_t value = special_value(warp, special, 0);
     for (int lane = 0; lane < kLanes; ++lane) {
       if (differs) value = special_value(warp, special, lane);
-      if (key % 16 == 8) std::memcpy(r + lane * 8, &value, 8);
-      else std::memcpy(r + lane * 4, &value, 4);
+      if (key % 16 == 8)
+        std::memcpy(r + lane * 8, &value, 8);
+      else
+        std::memcpy(r + lane * 4, &value, 4);
     }
   }
 }
@@ -129,7 +163,8 @@ void leave(Warp& warp, Mask lanes) {
   Frame* frame = warp.frame;
   frame->lanes &= ~lanes;
   if (frame->lanes != 0) return;
-  const auto found = std::find_if(warp.frames.begin(), warp.frames.end(), [&](const auto& f) { return f.get() == frame; });
+  const auto found =
+      std::find_if(warp.frames.begin(), warp.frames.end(), [&](const auto& f) { return f.get() == frame; });
   warp.spare_frames.push_back(std::move(*found));
   warp.frames.erase(found);
 }
@@ -148,7 +183,8 @@ void branch(Warp& warp, Mask taken, std::uint32_t target) {
     // A jump back may come to lanes that wait there.
     if (target < warp.pc)
       for (const Group& group : warp.groups)
-        if (group.frame == warp.frame && group.state != Group::State::at_barrier && group.pc >= target) warp.next_stop = std::min(warp.next_stop, group.pc);
+        if (group.frame == warp.frame && group.state != Group::State::at_barrier && group.pc >= target)
+          warp.next_stop = std::min(warp.next_stop, group.pc);
     warp.pc = target;
     return;
   }
@@ -172,13 +208,15 @@ bool runs_before(const Group& a, const Group& b) {
   return a.pc < b.pc;
 }
 
-// Groups at the same instruction of the same frame become one. Lanes that wait for others at a `.sync` instruction execute it again with them.
+// Groups at the same instruction of the same frame become one. Lanes that wait for others at a `.sync`
+// instruction execute it again with them.
 void merge_groups(Warp& warp) {
   auto& groups = warp.groups;
   for (std::size_t i = 0; i < groups.size(); ++i)
     for (std::size_t j = i + 1; j < groups.size();) {
       Group &a = groups[i], &b = groups[j];
-      const bool meet = a.pc == b.pc && a.frame == b.frame && a.state != Group::State::at_barrier && b.state != Group::State::at_barrier;
+      const bool meet = a.pc == b.pc && a.frame == b.frame && a.state != Group::State::at_barrier &&
+                        b.state != Group::State::at_barrier;
       if (!meet) {
         ++j;
         continue;
@@ -190,7 +228,8 @@ void merge_groups(Warp& warp) {
     }
 }
 
-// The group that runs next: the first one, or, to let lanes pass that others spin on, each in turn. -1: none can run.
+// The group that runs next: the first one, or, to let lanes pass that others spin on, each in turn. -1: none
+// can run.
 int next_group(Warp& warp, bool rotate) {
   const auto& groups = warp.groups;
   int best = -1;
@@ -198,7 +237,8 @@ int next_group(Warp& warp, bool rotate) {
   for (std::size_t i = 0; i < groups.size(); ++i) {
     if (groups[i].state != Group::State::running) continue;
     running.push_back(static_cast<int>(i));
-    if (best < 0 || runs_before(groups[i], groups[static_cast<std::size_t>(best)])) best = static_cast<int>(i);
+    if (best < 0 || runs_before(groups[i], groups[static_cast<std::size_t>(best)]))
+      best = static_cast<int>(i);
   }
   return rotate && !running.empty() ? running[++warp.turns % running.size()] : best;
 }
@@ -218,7 +258,8 @@ bool choose_group(Warp& warp, bool rotate) {
   warp.mask = chosen.mask;
   warp.next_stop = ~0u;
   for (const Group& group : groups)
-    if (group.frame == chosen.frame && group.state != Group::State::at_barrier && group.pc > chosen.pc) warp.next_stop = std::min(warp.next_stop, group.pc);
+    if (group.frame == chosen.frame && group.state != Group::State::at_barrier && group.pc > chosen.pc)
+      warp.next_stop = std::min(warp.next_stop, group.pc);
   return true;
 }
 
@@ -243,12 +284,15 @@ void run_instructions(Warp& warp) {
 namespace {
 
 void run_group(Warp& warp) {
-  if (warp.counts != nullptr) run_instructions<true>(warp);
-  else run_instructions<false>(warp);
+  if (warp.counts != nullptr)
+    run_instructions<true>(warp);
+  else
+    run_instructions<false>(warp);
 }
 
-// No lane can run, but some wait for lanes of their member mask: have those exited, or do they wait elsewhere? Either way the program is wrong, which is
-// reported; then the waiting lanes go on alone, as they do on hardware.
+// No lane can run, but some wait for lanes of their member mask: have those exited, or do they wait
+// elsewhere? Either way the program is wrong, which is reported; then the waiting lanes go on alone, as they
+// do on hardware.
 bool release_waiting(Warp& warp) {
   bool any = false;
   for (Group& group : warp.groups) {
@@ -291,7 +335,8 @@ Mask incomplete_lanes(Warp& warp, Mask active, const std::uint32_t* members) {
   each_lane(active, [&](int lane) {
     const Mask needed = members[lane] & warp.live;
     bool complete = (needed & ~active) == 0;
-    if (complete) each_lane(needed, [&](int other) { complete = complete && members[other] == members[lane]; });
+    if (complete)
+      each_lane(needed, [&](int other) { complete = complete && members[other] == members[lane]; });
     if (!complete) blocked |= Mask{1} << lane;
   });
   return blocked;
@@ -303,7 +348,8 @@ std::string lane_list(Mask lanes) {
     if ((lanes >> lane & 1u) == 0) continue;
     int last = lane;
     while (last + 1 < kLanes && (lanes >> (last + 1) & 1u) != 0) ++last;
-    text += (text.empty() ? "" : ", ") + std::to_string(lane) + (last > lane ? "-" + std::to_string(last) : "");
+    text +=
+        (text.empty() ? "" : ", ") + std::to_string(lane) + (last > lane ? "-" + std::to_string(last) : "");
     lane = last;
   }
   return text;
@@ -312,7 +358,8 @@ std::string lane_list(Mask lanes) {
 void report_missing(Warp& warp, Mask blocked, const std::uint32_t* members) {
   const int lane = __builtin_ctz(blocked);
   const Mask missing = members[lane] & ~blocked;
-  report(warp, FindingKind::barrier, lane, 0, "lanes " + lane_list(missing) + " are in the member mask but never execute this with the others");
+  report(warp, FindingKind::barrier, lane, 0,
+         "lanes " + lane_list(missing) + " are in the member mask but never execute this with the others");
 }
 
 }  // namespace
@@ -325,7 +372,9 @@ Mask ready_lanes(Warp& warp, const Ins&, Mask active, const std::uint32_t* membe
   if (same == 0 || (active & ~common) != 0 || (common & warp.live & ~active) != 0) {
     Mask outside = 0;
     each_lane(active, [&](int lane) { outside |= (members[lane] >> lane & 1u) == 0 ? Mask{1} << lane : 0; });
-    if (outside != 0 && options().barrier_check) report(warp, FindingKind::barrier, __builtin_ctz(outside), 0, "lanes " + lane_list(outside) + " are not in their own member mask");
+    if (outside != 0 && options().barrier_check)
+      report(warp, FindingKind::barrier, __builtin_ctz(outside), 0,
+             "lanes " + lane_list(outside) + " are not in their own member mask");
     blocked = incomplete_lanes(warp, active & ~outside, members);
   }
   if (blocked != 0 && warp.force_sync) {

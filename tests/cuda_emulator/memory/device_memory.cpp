@@ -21,8 +21,8 @@ namespace emulator {
 namespace {
 
 constexpr std::uint64_t kPage = 4096;
-constexpr std::uint64_t kAlign = 256;         // what cudaMalloc guarantees
-constexpr std::uint64_t kGap = 256;           // unowned bytes behind every object
+constexpr std::uint64_t kAlign = 256;  // what cudaMalloc guarantees
+constexpr std::uint64_t kGap = 256;    // unowned bytes behind every object
 constexpr std::size_t kRememberedFrees = 1u << 16;
 
 std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) { return (value + unit - 1) / unit * unit; }
@@ -50,7 +50,8 @@ void clear(std::uint64_t begin, std::uint64_t end) {
 
 /// RAM that this process may use: a container's limit counts.
 std::uint64_t machine_bytes() {
-  std::uint64_t bytes = static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  std::uint64_t bytes =
+      static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
   for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
     std::uint64_t limit = 0;
     if (std::ifstream(path) >> limit && limit > 0) bytes = std::min(bytes, limit);
@@ -58,17 +59,22 @@ std::uint64_t machine_bytes() {
   return bytes;
 }
 
-bool is_host_visible(MemoryKind kind) { return kind == MemoryKind::pinned || kind == MemoryKind::managed || kind == MemoryKind::registered; }
+bool is_host_visible(MemoryKind kind) {
+  return kind == MemoryKind::pinned || kind == MemoryKind::managed || kind == MemoryKind::registered;
+}
 
 std::string title(const Extent& extent) {
   const std::string size = std::to_string(extent.end - extent.begin) + "-byte ";
-  if (!extent.name.empty()) return size + (extent.kind == MemoryKind::constant ? "constant " : "variable ") + extent.name;
-  constexpr std::array kinds = {"allocation ", "managed allocation ", "pinned allocation ", "registered host memory ", "variable ", "constant ",
-                                "device-heap allocation "};
+  if (!extent.name.empty())
+    return size + (extent.kind == MemoryKind::constant ? "constant " : "variable ") + extent.name;
+  constexpr std::array kinds = {
+      "allocation ", "managed allocation ", "pinned allocation ",     "registered host memory ",
+      "variable ",   "constant ",           "device-heap allocation "};
   return size + kinds[static_cast<std::size_t>(extent.kind)] + std::to_string(extent.id);
 }
 
-/// A bump allocator over a reserved window. Holes are searched only when the end is reached, so that freed addresses stay invalid for long.
+/// A bump allocator over a reserved window. Holes are searched only when the end is reached, so that freed
+/// addresses stay invalid for long.
 struct Window {
   std::uint64_t begin = 0, end = 0, next = 0;
 };
@@ -77,10 +83,10 @@ struct Window {
 
 struct DeviceMemory::State {
   mutable std::shared_mutex mutex;
-  std::map<std::uint64_t, std::unique_ptr<Extent>> live;   // by begin
-  std::map<std::uint64_t, Extent> freed;                   // by begin; newest object at an address
+  std::map<std::uint64_t, std::unique_ptr<Extent>> live;  // by begin
+  std::map<std::uint64_t, Extent> freed;                  // by begin; newest object at an address
   std::deque<std::uint64_t> freed_order;
-  Window device, host;       // host: pinned and managed memory
+  Window device, host;  // host: pinned and managed memory
   std::ptrdiff_t to_backing = 0;
   std::uint64_t shadow = 0;
   std::uint64_t next_id = 1;
@@ -148,13 +154,17 @@ DeviceMemory::DeviceMemory() : state_(new State) {
     return begin != 0;
   };
   if (state_->device.begin == 0 || !fixed(space_.shared_begin, space_.shared_end, 16ull << 20) ||
-      !fixed(space_.local_begin, space_.local_end, 64ull << 30) || !fixed(space_.param_begin, space_.param_end, 64ull << 10)) {
-    std::fprintf(stderr, "cuda_emulator: the system gives no address space for device memory; raise the limit of virtual memory (ulimit -v)\n");
+      !fixed(space_.local_begin, space_.local_end, 64ull << 30) ||
+      !fixed(space_.param_begin, space_.param_end, 64ull << 10)) {
+    std::fprintf(stderr,
+                 "cuda_emulator: the system gives no address space for device memory; raise the limit of "
+                 "virtual memory (ulimit -v)\n");
     std::exit(2);
   }
   space_.device_begin = state_->device.begin;
   space_.device_end = state_->device.end;
-  capacity_ = std::min<std::uint64_t>(options().arch >= 90 ? 80'000'000'000ull : 40'000'000'000ull, machine_bytes());
+  capacity_ =
+      std::min<std::uint64_t>(options().arch >= 90 ? 80'000'000'000ull : 40'000'000'000ull, machine_bytes());
 }
 
 std::uint64_t DeviceMemory::allocate(std::uint64_t bytes, MemoryKind kind, std::string name) {
@@ -163,7 +173,8 @@ std::uint64_t DeviceMemory::allocate(std::uint64_t bytes, MemoryKind kind, std::
   if (bytes > capacity_ || in_use_.load() > capacity_ - bytes) return 0;
   const bool on_host = is_host_visible(kind);
   // Host-visible objects own whole pages: their protection is switched with the object.
-  const std::uint64_t begin = on_host ? state_->place(state_->host, round_up(bytes, kPage), kPage) : state_->place(state_->device, bytes, kAlign);
+  const std::uint64_t begin = on_host ? state_->place(state_->host, round_up(bytes, kPage), kPage)
+                                      : state_->place(state_->device, bytes, kAlign);
   if (begin == 0) return 0;
   if (on_host && mprotect(as_pointer(begin), round_up(bytes, kPage), PROT_READ | PROT_WRITE) != 0) return 0;
 
@@ -187,7 +198,8 @@ bool DeviceMemory::add_registered(void* host, std::uint64_t bytes) {
   const std::unique_lock lock(state_->mutex);
   const auto begin = reinterpret_cast<std::uint64_t>(host);
   const auto next = state_->live.lower_bound(begin);
-  if (bytes == 0 || state_->containing(begin) || (next != state_->live.end() && next->first < begin + bytes)) return false;
+  if (bytes == 0 || state_->containing(begin) || (next != state_->live.end() && next->first < begin + bytes))
+    return false;
   auto extent = std::make_unique<Extent>();
   extent->begin = begin;
   extent->end = begin + bytes;
@@ -205,7 +217,8 @@ bool DeviceMemory::release(std::uint64_t address) {
   const Extent extent = *found->second;
   generation_.fetch_add(1, std::memory_order_acq_rel);
   state_->live.erase(found);
-  if (extent.kind != MemoryKind::pinned && extent.kind != MemoryKind::registered) in_use_ -= extent.end - extent.begin;
+  if (extent.kind != MemoryKind::pinned && extent.kind != MemoryKind::registered)
+    in_use_ -= extent.end - extent.begin;
   if (extent.shadow) {
     const auto offset = static_cast<std::uint64_t>(extent.to_host);
     clear(extent.begin + offset, extent.end + offset);
@@ -237,15 +250,18 @@ std::string DeviceMemory::describe(std::uint64_t address) {
   }
   if (address < kPage) return "near the null pointer";
   auto gone = state_->freed.upper_bound(address);
-  if (gone != state_->freed.begin() && address < std::prev(gone)->second.end) return "inside the freed " + title(std::prev(gone)->second);
+  if (gone != state_->freed.begin() && address < std::prev(gone)->second.end)
+    return "inside the freed " + title(std::prev(gone)->second);
 
   const auto after = state_->live.upper_bound(address);
   const Extent* above = after == state_->live.end() ? nullptr : after->second.get();
   const Extent* below = after == state_->live.begin() ? nullptr : std::prev(after)->second.get();
   // The first byte behind an object is 0 bytes past its end.
-  const std::uint64_t past = below ? address - below->end : ~0ull, before = above ? above->begin - address : ~0ull;
+  const std::uint64_t past = below ? address - below->end : ~0ull,
+                      before = above ? above->begin - address : ~0ull;
   constexpr std::uint64_t near = 1ull << 30;
-  if (below && past <= before && past < near) return std::to_string(past) + " bytes past the end of the " + title(*below);
+  if (below && past <= before && past < near)
+    return std::to_string(past) + " bytes past the end of the " + title(*below);
   if (above && before < near) return std::to_string(before) + " bytes before the " + title(*above);
   const bool on_device = address >= space_.device_begin && address < space_.device_end;
   return on_device ? "in device memory that nobody allocated" : "outside of device memory (a host pointer?)";
@@ -259,9 +275,11 @@ std::uint8_t* DeviceMemory::host(std::uint64_t address, std::uint64_t bytes) {
 
 namespace {
 
-/// Calls partial(shadow byte, bits) for words that the range covers in part and whole(first, count) for the run between them. False ends early.
+/// Calls partial(shadow byte, bits) for words that the range covers in part and whole(first, count) for the
+/// run between them. False ends early.
 template <class Partial, class Whole>
-bool for_shadow(const Extent& extent, std::uint64_t address, std::uint64_t bytes, Partial partial, Whole whole) {
+bool for_shadow(const Extent& extent, std::uint64_t address, std::uint64_t bytes, Partial partial,
+                Whole whole) {
   std::uint64_t at = address - extent.begin;
   const std::uint64_t end = at + bytes;
   if (at % 4 != 0 || bytes < 4) {
@@ -303,7 +321,8 @@ bool DeviceMemory::is_initialized(std::uint64_t address, std::uint64_t bytes) {
   const Extent* extent = state_->containing(address, bytes);
   if (!extent || !extent->shadow || bytes == 0) return true;
   return for_shadow(
-      *extent, address, bytes, [](const std::uint8_t* byte, std::uint8_t bits) { return (*byte & bits) == bits; }, all_written);
+      *extent, address, bytes,
+      [](const std::uint8_t* byte, std::uint8_t bits) { return (*byte & bits) == bits; }, all_written);
 }
 
 void DeviceMemory::mark_initialized(std::uint64_t address, std::uint64_t bytes) {
@@ -334,7 +353,8 @@ void DeviceMemory::copy_initialized(std::uint64_t to, std::uint64_t from, std::u
     return;
   }
   if (to % 4 == 0 && from % 4 == 0 && bytes % 4 == 0) {
-    std::memmove(target->shadow + (to - target->begin) / 4, source->shadow + (from - source->begin) / 4, bytes / 4);
+    std::memmove(target->shadow + (to - target->begin) / 4, source->shadow + (from - source->begin) / 4,
+                 bytes / 4);
     return;
   }
   std::vector<bool> bits(bytes);  // read first: the ranges may overlap
@@ -343,8 +363,10 @@ void DeviceMemory::copy_initialized(std::uint64_t to, std::uint64_t from, std::u
     const std::uint64_t offset = to + i - target->begin;
     const auto bit = static_cast<std::uint8_t>(1u << (offset % 4));
     std::atomic_ref byte(target->shadow[offset / 4]);
-    if (bits[i]) byte.fetch_or(bit, std::memory_order_relaxed);
-    else byte.fetch_and(static_cast<std::uint8_t>(~bit), std::memory_order_relaxed);
+    if (bits[i])
+      byte.fetch_or(bit, std::memory_order_relaxed);
+    else
+      byte.fetch_and(static_cast<std::uint8_t>(~bit), std::memory_order_relaxed);
   }
 }
 

@@ -70,7 +70,8 @@ int compare(const Kind& kind, bool ftz, std::uint64_t a, std::uint64_t b) {
   }
   const auto value = [&](std::uint64_t x) {
     __extension__ __int128 wide = x;
-    if (kind.family == 's' && (x >> (kind.bits - 1)) != 0) wide -= static_cast<decltype(wide)>(1) << kind.bits;
+    if (kind.family == 's' && (x >> (kind.bits - 1)) != 0)
+      wide -= static_cast<decltype(wide)>(1) << kind.bits;
     return wide;
   };
   return order_of(value(a), value(b));
@@ -88,9 +89,14 @@ std::vector<std::uint64_t> values_of(const Kind& kind) {
   if (kind.family == 'f') {
     const Format f = kind.format;
     const std::uint64_t one = static_cast<std::uint64_t>(f.bias()) << f.fraction_bits;
-    for (const std::uint64_t x : {std::uint64_t(0), std::uint64_t(1), f.infinity() ^ (f.infinity() & (f.infinity() << 1)), one, one + 1, f.infinity(), f.nan()})
-      for (const std::uint64_t sign : {std::uint64_t(0), f.sign()}) values.push_back(kind.pair ? (x | sign) | one << 16 : x | sign);
-    if (kind.pair) values.insert(values.end(), {f.nan() << 16 | one, f.sign() << 16, std::uint64_t(1) << 16, std::uint64_t(0)});
+    for (const std::uint64_t x :
+         {std::uint64_t(0), std::uint64_t(1), f.infinity() ^ (f.infinity() & (f.infinity() << 1)), one,
+          one + 1, f.infinity(), f.nan()})
+      for (const std::uint64_t sign : {std::uint64_t(0), f.sign()})
+        values.push_back(kind.pair ? (x | sign) | one << 16 : x | sign);
+    if (kind.pair)
+      values.insert(values.end(),
+                    {f.nan() << 16 | one, f.sign() << 16, std::uint64_t(1) << 16, std::uint64_t(0)});
     return values;
   }
   const std::uint64_t top = std::uint64_t(1) << (kind.bits - 1);
@@ -104,20 +110,29 @@ std::vector<Row> inputs(const Kind& kind, bool with_predicate) {
   return crossed(specials, 2000);
 }
 
-unsigned combined(const std::string& op, unsigned t, unsigned c) { return op == ".and" ? t & c : op == ".or" ? t | c : t ^ c; }
+unsigned combined(const std::string& op, unsigned t, unsigned c) {
+  return op == ".and" ? t & c : op == ".or" ? t | c : t ^ c;
+}
 
 std::string check_setp(const Kind& kind, const std::string& relation, bool ftz) {
   std::string wrong;
-  const std::string name = "setp." + relation, type = std::string(ftz ? ".ftz." : ".") + kind.name, two(2, kind.operand);
-  const auto test = [&, kind, relation, ftz](const Row& in) { return truth(kind, relation, ftz, in[0], in[1]); };
+  const std::string name = "setp." + relation, type = std::string(ftz ? ".ftz." : ".") + kind.name,
+                    two(2, kind.operand);
+  const auto test = [&, kind, relation, ftz](const Row& in) {
+    return truth(kind, relation, ftz, in[0], in[1]);
+  };
   // q is the comparison of the upper halves, or the opposite of p.
   const auto split = [pair = kind.pair](unsigned t) { return std::pair(t & 1u, pair ? t >> 1 : ~t & 1u); };
   const bool half = kind.family == 'f' && kind.bits == 16;  // has no second destination
   if (!kind.pair) wrong += mismatches({name + type, "p=" + two, one(test)}, inputs(kind, false));
-  if (!half) wrong += mismatches({name + type, "pp=" + two, [=](const Row& in, Row& out) { std::tie(out[0], out[1]) = split(test(in)); }}, inputs(kind, false));
+  if (!half)
+    wrong += mismatches({name + type, "pp=" + two,
+                         [=](const Row& in, Row& out) { std::tie(out[0], out[1]) = split(test(in)); }},
+                        inputs(kind, false));
   for (const std::string op : {".and", ".or", ".xor"}) {
     for (const bool negated : {false, true}) {
-      const std::string text = name + op + type + (half ? " %d0" : " %d0|%d1") + ", %a0, %a1, " + (negated ? "!%a2;" : "%a2;");
+      const std::string text =
+          name + op + type + (half ? " %d0" : " %d0|%d1") + ", %a0, %a1, " + (negated ? "!%a2;" : "%a2;");
       const Reference reference = [=](const Row& in, Row& out) {
         const auto [p, q] = split(test(in));
         const auto c = static_cast<unsigned>(in[2]) ^ (negated ? 1u : 0u);
@@ -141,18 +156,23 @@ std::string check_set(const Kind& kind, const std::string& relation, bool ftz, c
   const std::string type = (ftz ? ".ftz." : ".") + written.name + "." + kind.name, two(2, kind.operand);
   const auto value = [=](unsigned t) {
     if (!kind.pair) return t != 0 ? written.truth : 0;
-    return ((t & 1u) != 0 ? written.truth & 0xffffu : 0) | ((t & 2u) != 0 ? (written.truth & 0xffffu) << 16 : 0);
+    return ((t & 1u) != 0 ? written.truth & 0xffffu : 0) |
+           ((t & 2u) != 0 ? (written.truth & 0xffffu) << 16 : 0);
   };
   const std::string signature = std::string(1, written.operand) + "=" + two;
-  wrong += mismatches({"set." + relation + type, signature, one([=](const Row& in) { return value(truth(kind, relation, ftz, in[0], in[1])); })},
+  wrong += mismatches({"set." + relation + type, signature,
+                       one([=](const Row& in) { return value(truth(kind, relation, ftz, in[0], in[1])); })},
                       inputs(kind, false));
-  const auto anded = one([=](const Row& in) { return in[2] != 0 ? 0 : value(truth(kind, relation, ftz, in[0], in[1])); });
-  wrong += mismatches({"set." + relation + ".and" + type + " %d0, %a0, %a1, !%a2;", signature + "p", anded}, inputs(kind, true));
+  const auto anded =
+      one([=](const Row& in) { return in[2] != 0 ? 0 : value(truth(kind, relation, ftz, in[0], in[1])); });
+  wrong += mismatches({"set." + relation + ".and" + type + " %d0, %a0, %a1, !%a2;", signature + "p", anded},
+                      inputs(kind, true));
   return wrong;
 }
 
 std::vector<Written> written_by(const Kind& kind) {
-  const Written u32{"u32", 'r', 0xffffffffu}, s32{"s32", 'r', 0xffffffffu}, f32{"f32", 'r', 0x3f800000u}, u16{"u16", 'h', 0xffffu};
+  const Written u32{"u32", 'r', 0xffffffffu}, s32{"s32", 'r', 0xffffffffu}, f32{"f32", 'r', 0x3f800000u},
+      u16{"u16", 'h', 0xffffu};
   if (kind.name == "f16") return {u32, s32, u16, {"f16", 'h', 0x3c00u}};
   if (kind.name == "bf16") return {u32, u16, {"bf16", 'h', 0x3f80u}};
   if (kind.name == "f16x2") return {u32, {"f16x2", 'r', 0x3c003c00u}};
@@ -166,7 +186,8 @@ TEST_CASE("compare: setp compares, combines with a predicate and writes the oppo
   for (const Kind& kind : kKinds) {
     for (const std::string& relation : relations(kind.family)) {
       CHECK(check_setp(kind, relation, false) == "");
-      if (kind.family == 'f' && kind.format.fraction_bits != 52 && kind.format.fraction_bits != 7) CHECK(check_setp(kind, relation, true) == "");
+      if (kind.family == 'f' && kind.format.fraction_bits != 52 && kind.format.fraction_bits != 7)
+        CHECK(check_setp(kind, relation, true) == "");
     }
   }
 }
@@ -181,9 +202,13 @@ TEST_CASE("compare: set writes ones or 1.0 where the comparison holds") {
 }
 
 TEST_CASE("compare: the predicate source may be a destination, and a destination may be nothing") {
-  const Reference reference = [](const Row& in, Row& out) { out[0] = in[0] < in[1] && in[2] != 0, out[1] = in[0] >= in[1] && in[2] != 0; };
+  const Reference reference = [](const Row& in, Row& out) {
+    out[0] = in[0] < in[1] && in[2] != 0, out[1] = in[0] >= in[1] && in[2] != 0;
+  };
   const auto rows = inputs(kKinds[4], true);
-  CHECK(mismatches({"{ .reg .pred c; setp.ne.u32 c, 0, 1; and.pred c, c, %a2; setp.lt.and.u32 c|%d1, %a0, %a1, c; mov.pred %d0, c; }", "pp=rrp", reference},
+  CHECK(mismatches({"{ .reg .pred c; setp.ne.u32 c, 0, 1; and.pred c, c, %a2; setp.lt.and.u32 c|%d1, %a0, "
+                    "%a1, c; mov.pred %d0, c; }",
+                    "pp=rrp", reference},
                    rows) == "");
   const Reference only_q = [](const Row& in, Row& out) { out[0] = in[0] >= in[1]; };
   CHECK(mismatches({"setp.lt.u32 _|%d0, %a0, %a1;", "p=rr", only_q}, rows) == "");
@@ -192,18 +217,31 @@ TEST_CASE("compare: the predicate source may be a destination, and a destination
 TEST_CASE("compare: selp selects by a predicate") {
   const auto rows = crossed({{1, 2}, {3, 0xffffffffffffffffu}, {0, 1}}, 500);
   const auto reference = one([](const Row& in) { return in[2] != 0 ? in[0] : in[1]; });
-  for (const std::string type : {"b16", "u16", "s16"}) CHECK(mismatches({"selp." + type, "h=hhp", reference}, rows) == "");
-  for (const std::string type : {"b32", "u32", "s32", "f32"}) CHECK(mismatches({"selp." + type, "r=rrp", reference}, rows) == "");
-  for (const std::string type : {"b64", "u64", "s64", "f64"}) CHECK(mismatches({"selp." + type, "d=ddp", reference}, rows) == "");
+  for (const std::string type : {"b16", "u16", "s16"})
+    CHECK(mismatches({"selp." + type, "h=hhp", reference}, rows) == "");
+  for (const std::string type : {"b32", "u32", "s32", "f32"})
+    CHECK(mismatches({"selp." + type, "r=rrp", reference}, rows) == "");
+  for (const std::string type : {"b64", "u64", "s64", "f64"})
+    CHECK(mismatches({"selp." + type, "d=ddp", reference}, rows) == "");
 }
 
 TEST_CASE("compare: slct selects by a sign, -0 being positive and NaN negative") {
   const auto f32 = [](bool ftz) {
-    return one([ftz](const Row& in) { return exact::decode(exact::kF32, ftz ? exact::kF32.flushed(in[2]) : in[2]) >= 0 ? in[0] : in[1]; });
+    return one([ftz](const Row& in) {
+      return exact::decode(exact::kF32, ftz ? exact::kF32.flushed(in[2]) : in[2]) >= 0 ? in[0] : in[1];
+    });
   };
   const auto s32 = one([](const Row& in) { return in[2] >> 31 == 0 ? in[0] : in[1]; });
-  const auto rows = crossed({{1, 2}, {3, 0xffffffffffffffffu}, {0, 1, 0x80000000u, 0x80000001u, 0x7fffffffu, 0xffffffffu, 0x3f800000u, 0xff800000u}}, 500);
-  for (const auto& [type, operand] : {std::pair<std::string, std::string>("b16", "h"), {"u32", "r"}, {"f32", "r"}, {"s64", "d"}, {"f64", "d"}}) {
+  const auto rows =
+      crossed({{1, 2},
+               {3, 0xffffffffffffffffu},
+               {0, 1, 0x80000000u, 0x80000001u, 0x7fffffffu, 0xffffffffu, 0x3f800000u, 0xff800000u}},
+              500);
+  for (const auto& [type, operand] : {std::pair<std::string, std::string>("b16", "h"),
+                                      {"u32", "r"},
+                                      {"f32", "r"},
+                                      {"s64", "d"},
+                                      {"f64", "d"}}) {
     const std::string signature = operand + "=" + operand + operand + "r";
     CHECK(mismatches({"slct." + type + ".s32", signature, s32}, rows) == "");
     CHECK(mismatches({"slct." + type + ".f32", signature, f32(false)}, rows) == "");

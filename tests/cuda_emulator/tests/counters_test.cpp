@@ -19,7 +19,8 @@ struct Counting : HandBuilt {
   std::unique_ptr<LaunchCounts> counts;
   Counting() : HandBuilt(1, 32), counts(std::make_unique<LaunchCounts>(launch)) {}
 
-  const MemoryCounts& request(Kind kind, Where where, std::uint32_t bytes, const AddressOf& address_of, Mask active = ~0u, bool asynchronous = false) {
+  const MemoryCounts& request(Kind kind, Where where, std::uint32_t bytes, const AddressOf& address_of,
+                              Mask active = ~0u, bool asynchronous = false) {
     std::array<std::uint64_t, 32> address{};
     for (std::uint64_t lane = 0; lane < 32; ++lane) address[lane] = address_of(lane);
     Access access;
@@ -84,7 +85,8 @@ TEST_CASE("strided, uniform and partial requests are counted by distinct sectors
   const Traffic uniform = global_load(4, [](auto) { return 4096; });
   CHECK(uniform.sectors == 1);
   CHECK(uniform.useful_bytes == 4);
-  const Traffic partial = global_load(4, [](auto lane) { return 4096 + lane * 4; }, 0x0000ffff);
+  const Traffic partial = global_load(
+      4, [](auto lane) { return 4096 + lane * 4; }, 0x0000ffff);
   CHECK(partial.sectors == 2);
   CHECK(partial.useful_bytes == 64);
   const Traffic mixed = global_load(4, [](auto lane) { return 4096 + lane % 2 * 1024; });
@@ -94,10 +96,13 @@ TEST_CASE("strided, uniform and partial requests are counted by distinct sectors
 
 TEST_CASE("compulsory bytes are those read before they were written, and those written, each once") {
   Counting counting;
-  for (int repeat = 0; repeat < 3; ++repeat) counting.request(Kind::read, Where::global, 4, [](auto lane) { return 4000 + lane * 4; });  // over a page border
+  for (int repeat = 0; repeat < 3; ++repeat)
+    counting.request(Kind::read, Where::global, 4,
+                     [](auto lane) { return 4000 + lane * 4; });  // over a page border
   CHECK(counting.counts->memory->touched.read_bytes() == 128);
   counting.request(Kind::write, Where::global, 4, [](auto lane) { return 8192 + lane * 8; });
-  counting.request(Kind::read, Where::global, 8, [](auto lane) { return 8192 + lane * 8; });  // half of it was just written
+  counting.request(Kind::read, Where::global, 8,
+                   [](auto lane) { return 8192 + lane * 8; });  // half of it was just written
   CHECK(counting.counts->memory->touched.read_bytes() == 128 + 128);
   CHECK(counting.counts->memory->touched.written_bytes() == 128);
 }
@@ -114,7 +119,8 @@ TEST_CASE("shared wavefronts follow the banks") {
   CHECK(wavefronts(16, [](auto lane) { return lane * 128; }) == 32);
   CHECK(wavefronts(2, [](auto lane) { return lane * 2; }) == 1);
   CHECK(wavefronts(1, [](auto lane) { return lane * 128; }) == 32);
-  CHECK(wavefronts(4, [](auto lane) { return lane * 128; }, 0xff) == 8);
+  CHECK(wavefronts(
+            4, [](auto lane) { return lane * 128; }, 0xff) == 8);
 }
 
 TEST_CASE("fast and slow ways to count wavefronts agree on random addresses") {
@@ -161,14 +167,20 @@ TEST_CASE("local memory is interleaved: one offset in all lanes takes four secto
   Counting counting;
   CHECK(counting.request(Kind::write, Where::local, 4, [](auto) { return 8; }).local_stores.sectors == 4);
   CHECK(counting.request(Kind::read, Where::local, 16, [](auto) { return 16; }).local_loads.sectors == 16);
-  CHECK(counting.request(Kind::read, Where::local, 4, [](auto lane) { return lane * 4; }).local_loads.sectors == 16 + 32);
+  CHECK(
+      counting.request(Kind::read, Where::local, 4, [](auto lane) { return lane * 4; }).local_loads.sectors ==
+      16 + 32);
 }
 
 TEST_CASE("constant loads cost one pass per distinct word, asynchronous copies are counted in bytes") {
   Counting counting;
   counting.request(Kind::read, Where::constant, 4, [](auto) { return 4096; });
-  CHECK(counting.request(Kind::read, Where::constant, 4, [](auto lane) { return 4096 + lane / 4 * 4; }).constant_words == 1 + 8);
-  CHECK(counting.request(Kind::write, Where::shared, 16, [](auto lane) { return lane * 16; }, ~0u, true).async_copy_bytes == 512);
+  CHECK(counting.request(Kind::read, Where::constant, 4, [](auto lane) { return 4096 + lane / 4 * 4; })
+            .constant_words == 1 + 8);
+  CHECK(counting
+            .request(
+                Kind::write, Where::shared, 16, [](auto lane) { return lane * 16; }, ~0u, true)
+            .async_copy_bytes == 512);
   CHECK(counting.counts->memory->counts.shared_stores.requests == 0);
 }
 

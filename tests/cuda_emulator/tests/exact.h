@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <limits>
 
-/// Arithmetic that never rounds, for reference values: sums and products of doubles as integers of 4480 bits, rounded once at the end by counting bits. Shares
-/// nothing with the emulator's arithmetic.
+/// Arithmetic that never rounds, for reference values: sums and products of doubles as integers of 4480 bits,
+/// rounded once at the end by counting bits. Shares nothing with the emulator's arithmetic.
 namespace emulator::exact {
 
 // -Wpedantic does not know the type by its other name.
@@ -15,7 +15,8 @@ __extension__ typedef unsigned __int128 Wide;
 
 enum class Mode { nearest, zero, down, up, away };
 
-/// A binary format: sign, `exponent_bits`, `fraction_bits`. Without infinities (e4m3) the largest number is `largest`.
+/// A binary format: sign, `exponent_bits`, `fraction_bits`. Without infinities (e4m3) the largest number is
+/// `largest`.
 struct Format {
   int exponent_bits, fraction_bits;
   bool infinite = true;
@@ -25,11 +26,16 @@ struct Format {
   std::uint64_t nan() const { return sign() - 1; }
   std::uint64_t largest() const { return infinite ? infinity() - 1 : nan() - 1; }
   int smallest_exponent() const { return 1 - bias() - fraction_bits; }  // of the least subnormal
-  bool is_nan(std::uint64_t bits) const { return infinite ? (bits & (sign() - 1)) > infinity() : (bits & (sign() - 1)) == nan(); }
-  bool is_subnormal(std::uint64_t bits) const { return (bits & infinity()) == 0 && (bits & (sign() - 1)) != 0; }
+  bool is_nan(std::uint64_t bits) const {
+    return infinite ? (bits & (sign() - 1)) > infinity() : (bits & (sign() - 1)) == nan();
+  }
+  bool is_subnormal(std::uint64_t bits) const {
+    return (bits & infinity()) == 0 && (bits & (sign() - 1)) != 0;
+  }
   std::uint64_t flushed(std::uint64_t bits) const { return is_subnormal(bits) ? bits & sign() : bits; }
 };
-inline constexpr Format kF64{11, 52}, kF32{8, 23}, kF16{5, 10}, kBf16{8, 7}, kTf32{8, 10}, kE4m3{4, 3, false}, kE5m2{5, 2};
+inline constexpr Format kF64{11, 52}, kF32{8, 23}, kF16{5, 10}, kBf16{8, 7}, kTf32{8, 10}, kE4m3{4, 3, false},
+    kE5m2{5, 2};
 
 /// The value of a bit pattern, from the definition of the formats.
 inline double decode(Format f, std::uint64_t bits) {
@@ -93,7 +99,8 @@ class Number {
                                           : (half || rest) && (mode == Mode::up) != negative;
     const std::uint64_t bits = (static_cast<std::uint64_t>(quantum - least) << f.fraction_bits) + q + up;
     if (bits <= f.largest()) return sign | bits;
-    const bool to_infinity = mode == Mode::nearest || mode == Mode::away || (mode != Mode::zero && (mode == Mode::up) != negative);
+    const bool to_infinity =
+        mode == Mode::nearest || mode == Mode::away || (mode != Mode::zero && (mode == Mode::up) != negative);
     return sign | (to_infinity && f.infinite ? f.infinity() : f.largest());
   }
 
@@ -128,16 +135,20 @@ class Number {
     }
     return difference;
   }
-  std::uint64_t bit(int i) const { return i < 0 ? 0 : words[static_cast<std::size_t>(i / 64)] >> (i % 64) & 1; }
+  std::uint64_t bit(int i) const {
+    return i < 0 ? 0 : words[static_cast<std::size_t>(i / 64)] >> (i % 64) & 1;
+  }
   int top_bit() const {
     for (int w = kWords - 1; w >= 0; --w)
-      if (const std::uint64_t word = words[static_cast<std::size_t>(w)]; word != 0) return 64 * w + 63 - std::countl_zero(word);
+      if (const std::uint64_t word = words[static_cast<std::size_t>(w)]; word != 0)
+        return 64 * w + 63 - std::countl_zero(word);
     return -1;
   }
   bool any_below(int end) const {
     for (int w = 0; w < end / 64; ++w)
       if (words[static_cast<std::size_t>(w)] != 0) return true;
-    return end > 0 && end % 64 != 0 && (words[static_cast<std::size_t>(end / 64)] & ((std::uint64_t(1) << (end % 64)) - 1)) != 0;
+    return end > 0 && end % 64 != 0 &&
+           (words[static_cast<std::size_t>(end / 64)] & ((std::uint64_t(1) << (end % 64)) - 1)) != 0;
   }
 
   std::array<std::uint64_t, kWords> words{};
@@ -152,7 +163,8 @@ inline Number product(double a, double b) {
 inline Number quotient(double a, double b) {
   const Scaled x = scaled(a), y = scaled(b);
   const Wide dividend = x.m << 74;
-  return Number(Scaled{x.negative != y.negative, (dividend / y.m) << 1 | (dividend % y.m != 0), x.e - y.e - 75});
+  return Number(
+      Scaled{x.negative != y.negative, (dividend / y.m) << 1 | (dividend % y.m != 0), x.e - y.e - 75});
 }
 
 /// Of a positive number, to 62 bits and a sticky one.
@@ -166,7 +178,9 @@ inline Number root(double a) {
   return Number(Scaled{false, r << 1 | (r * r != x.m), x.e / 2 - 1});
 }
 
-inline std::uint64_t special_bits(Format f, double x) { return std::isnan(x) ? f.nan() : f.infinity() | (std::signbit(x) ? f.sign() : 0); }
+inline std::uint64_t special_bits(Format f, double x) {
+  return std::isnan(x) ? f.nan() : f.infinity() | (std::signbit(x) ? f.sign() : 0);
+}
 
 /// a * b + c, rounded once, as IEEE 754 says.
 inline std::uint64_t fma(Format f, double a, double b, double c, Mode mode) {
@@ -187,7 +201,8 @@ inline std::uint64_t multiply(Format f, double a, double b, Mode mode) {
 
 inline std::uint64_t divide(Format f, double a, double b, Mode mode) {
   const std::uint64_t sign = std::signbit(a) != std::signbit(b) ? f.sign() : 0;
-  if (std::isnan(a) || std::isnan(b) || (std::isinf(a) && std::isinf(b)) || (a == 0 && b == 0)) return f.nan();
+  if (std::isnan(a) || std::isnan(b) || (std::isinf(a) && std::isinf(b)) || (a == 0 && b == 0))
+    return f.nan();
   if (std::isinf(a) || b == 0) return sign | f.infinity();
   if (std::isinf(b) || a == 0) return sign;
   return quotient(a, b).round(f, mode);

@@ -3,7 +3,8 @@
 #include "tests/conformance.h"
 #include "tests/exact.h"
 
-// f16, bf16 and their pairs: add, sub, mul, fma, neg, abs, min, max. References compute in integers (tests/exact.h).
+// f16, bf16 and their pairs: add, sub, mul, fma, neg, abs, min, max. References compute in integers
+// (tests/exact.h).
 namespace {
 
 using namespace emulator::conformance;
@@ -12,18 +13,22 @@ using exact::Format;
 using exact::Mode;
 
 std::vector<std::uint64_t> specials(Format f) {
-  const std::uint64_t one = static_cast<std::uint64_t>(f.bias()) << f.fraction_bits, normal = std::uint64_t(1) << f.fraction_bits;
+  const std::uint64_t one = static_cast<std::uint64_t>(f.bias()) << f.fraction_bits,
+                      normal = std::uint64_t(1) << f.fraction_bits;
   std::vector<std::uint64_t> values;
-  for (const std::uint64_t positive : {std::uint64_t(0), std::uint64_t(1), std::uint64_t(2), std::uint64_t(3), normal / 2, normal - 1, normal, normal + 1,
-                                       one - 1, one, one + 1, one + normal + normal / 2, one - (static_cast<std::uint64_t>(f.fraction_bits) + 1) * normal,
-                                       one + 8 * normal + 5, f.infinity() - 1, f.infinity(), f.infinity() + 1, f.nan()}) {
+  for (const std::uint64_t positive :
+       {std::uint64_t(0), std::uint64_t(1), std::uint64_t(2), std::uint64_t(3), normal / 2, normal - 1,
+        normal, normal + 1, one - 1, one, one + 1, one + normal + normal / 2,
+        one - (static_cast<std::uint64_t>(f.fraction_bits) + 1) * normal, one + 8 * normal + 5,
+        f.infinity() - 1, f.infinity(), f.infinity() + 1, f.nan()}) {
     values.push_back(positive);
     values.push_back(positive | f.sign());
   }
   return values;
 }
 
-/// Half of the random rows have exponents near each other, so that sums are rounded. Both halves of pairs hold such values.
+/// Half of the random rows have exponents near each other, so that sums are rounded. Both halves of pairs
+/// hold such values.
 std::vector<Row> inputs(Format f, std::size_t count, std::size_t random) {
   std::vector<Row> rows = crossed(specials(f), count, random);
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -71,7 +76,9 @@ Reference halves(bool pair, std::function<std::uint64_t(const std::uint64_t*)> f
   });
 }
 
-std::string signature(bool pair, std::size_t count) { return std::string(1, pair ? 'r' : 'h') + "=" + std::string(count, pair ? 'r' : 'h'); }
+std::string signature(bool pair, std::size_t count) {
+  return std::string(1, pair ? 'r' : 'h') + "=" + std::string(count, pair ? 'r' : 'h');
+}
 
 std::string check(const std::string& opcode, Format f, bool pair, std::size_t count, Operation operation) {
   const auto has = [&](const char* word) { return opcode.find(word) != std::string::npos; };
@@ -89,10 +96,12 @@ std::string check(const std::string& opcode, Format f, bool pair, std::size_t co
 std::string check_arithmetic(const std::string& opcode, std::size_t count, Operation operation) {
   std::string wrong;
   for (const bool pair : {false, true}) {
-    for (const char* modifiers : {"", ".ftz", ".sat", ".ftz.sat"}) wrong += check(opcode + modifiers, exact::kF16, pair, count, operation);
+    for (const char* modifiers : {"", ".ftz", ".sat", ".ftz.sat"})
+      wrong += check(opcode + modifiers, exact::kF16, pair, count, operation);
     wrong += check(opcode, exact::kBf16, pair, count, operation);
     if (count != 3) continue;
-    for (const char* modifiers : {".relu", ".ftz.relu"}) wrong += check(opcode + modifiers, exact::kF16, pair, count, operation);
+    for (const char* modifiers : {".relu", ".ftz.relu"})
+      wrong += check(opcode + modifiers, exact::kF16, pair, count, operation);
     wrong += check(opcode + ".relu", exact::kBf16, pair, count, operation);
   }
   return wrong;
@@ -127,10 +136,13 @@ TEST_CASE("half: fused multiply-add is rounded once") { CHECK(check_arithmetic("
 
 TEST_CASE("half: a bf16 product halfway between two numbers is rounded by what is added, however small") {
   // 1.0078125 * 1.5 = 1.51171875 lies halfway between 1.5078125 and 1.515625; 2^-133 is the least subnormal.
-  const auto fma = [](std::uint64_t c) { return exact::fma(exact::kBf16, 1.0078125, 1.5, exact::decode(exact::kBf16, c), Mode::nearest); };
+  const auto fma = [](std::uint64_t c) {
+    return exact::fma(exact::kBf16, 1.0078125, 1.5, exact::decode(exact::kBf16, c), Mode::nearest);
+  };
   REQUIRE(fma(0x0001) != fma(0x8001));
   const Reference reference = one([&](const Row& in) { return fma(in[2]); });
-  CHECK(mismatches({"fma.rn.bf16", "h=hhh", reference}, crossed({{0x3f81}, {0x3fc0}, {0x0001, 0x8001, 0, 0x8000}}, 0)) == "");
+  CHECK(mismatches({"fma.rn.bf16", "h=hhh", reference},
+                   crossed({{0x3f81}, {0x3fc0}, {0x0001, 0x8001, 0, 0x8000}}, 0)) == "");
 }
 
 TEST_CASE("half: minimum and maximum treat NaN, signed zeros and .xorsign as documented") {
@@ -139,9 +151,12 @@ TEST_CASE("half: minimum and maximum treat NaN, signed zeros and .xorsign as doc
     const bool pair = (i & 16) != 0, bf16 = (i & 32) != 0;
     if (bf16 && e.ftz) continue;
     const Format f = bf16 ? exact::kBf16 : exact::kF16;
-    const std::string name = std::string(e.maximum ? "max" : "min") + (e.ftz ? ".ftz" : "") + (e.nan ? ".NaN" : "") + (e.xorsign ? ".xorsign.abs" : "") +
+    const std::string name = std::string(e.maximum ? "max" : "min") + (e.ftz ? ".ftz" : "") +
+                             (e.nan ? ".NaN" : "") + (e.xorsign ? ".xorsign.abs" : "") +
                              (bf16 ? ".bf16" : ".f16") + (pair ? "x2" : "");
-    CHECK(mismatches({name, signature(pair, 2), halves(pair, [=](const std::uint64_t* x) { return extreme(f, e, x[0], x[1]); })}, inputs(f, 2, 5000)) == "");
+    CHECK(mismatches({name, signature(pair, 2),
+                      halves(pair, [=](const std::uint64_t* x) { return extreme(f, e, x[0], x[1]); })},
+                     inputs(f, 2, 5000)) == "");
   }
 }
 
@@ -155,16 +170,21 @@ TEST_CASE("half: abs and neg change the sign bits alone") {
       CHECK(mismatches({"abs." + type + x2, signature(pair, 1), absolute}, rows) == "");
       CHECK(mismatches({"neg." + type + x2, signature(pair, 1), negative}, rows) == "");
     }
-    const auto flushed = halves(pair, [](const std::uint64_t* x) { return exact::kF16.flushed(x[0]) ^ 0x8000u; });
+    const auto flushed =
+        halves(pair, [](const std::uint64_t* x) { return exact::kF16.flushed(x[0]) ^ 0x8000u; });
     CHECK(mismatches({"neg.ftz.f16" + x2, signature(pair, 1), flushed}, rows) == "");
   }
 }
 
 TEST_CASE("half: ex2 and tanh of pairs are those of their halves") {
   const auto rows = inputs(exact::kF16, 1, 5000);
-  const std::string split = "{ .reg .b16 low, high; mov.b32 {low, high}, %a0; OP.T low, low; OP.T high, high; mov.b32 %d1, {low, high}; OP.Tx2 %d0, %a0; }";
-  for (const auto& [op, type] :
-       {std::pair<std::string, std::string>("ex2.approx", "f16"), {"ex2.approx.ftz", "bf16"}, {"tanh.approx", "f16"}, {"tanh.approx", "bf16"}}) {
+  const std::string split =
+      "{ .reg .b16 low, high; mov.b32 {low, high}, %a0; OP.T low, low; OP.T high, high; mov.b32 %d1, {low, "
+      "high}; OP.Tx2 %d0, %a0; }";
+  for (const auto& [op, type] : {std::pair<std::string, std::string>("ex2.approx", "f16"),
+                                 {"ex2.approx.ftz", "bf16"},
+                                 {"tanh.approx", "f16"},
+                                 {"tanh.approx", "bf16"}}) {
     std::string text = split;
     for (std::size_t at; (at = text.find("OP")) != std::string::npos;) text.replace(at, 2, op);
     for (std::size_t at; (at = text.find(".T")) != std::string::npos;) text.replace(at, 2, "." + type);

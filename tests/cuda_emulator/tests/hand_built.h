@@ -10,7 +10,8 @@
 
 namespace emulator {
 
-/// A launch whose blocks and warps exist but run nothing: for tests of what watches them. Its program has instructions at "line" 1, 2, ….
+/// A launch whose blocks and warps exist but run nothing: for tests of what watches them. Its program has
+/// instructions at "line" 1, 2, ….
 struct HandBuilt {
   static constexpr int kInstructions = 4096;
   Kernel kernel;
@@ -42,7 +43,8 @@ struct HandBuilt {
       block->threads = threads;
       block->launch = &launch;
       block->shared.resize(48 << 10);
-      for (std::uint32_t first = 0; first < threads; first += kLanes) block->warps.push_back(make_warp(*block, first, threads));
+      for (std::uint32_t first = 0; first < threads; first += kLanes)
+        block->warps.push_back(make_warp(*block, first, threads));
       blocks.push_back(std::move(block));
     }
   }

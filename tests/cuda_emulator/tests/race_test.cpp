@@ -27,7 +27,8 @@ struct Scene : HandBuilt {
   RaceCheck& check(std::size_t block = 0) { return *checks[block]; }
   std::uint64_t races() const { return findings_reported(FindingKind::race) - before; }
 
-  /// The lanes access base + lane * stride. Writes store `now` over `old` (the same in all lanes) unless they are given per lane.
+  /// The lanes access base + lane * stride. Writes store `now` over `old` (the same in all lanes) unless they
+  /// are given per lane.
   struct How {
     Kind kind = Kind::read;
     Where where = Where::shared;
@@ -64,7 +65,9 @@ struct Scene : HandBuilt {
     check(block).access(at, access);
   }
   void read(std::size_t index, std::uint64_t base = 0) { access(0, index, {.base = base}); }
-  void write(std::size_t index, std::uint64_t base = 0) { access(0, index, {.kind = Kind::write, .base = base}); }
+  void write(std::size_t index, std::uint64_t base = 0) {
+    access(0, index, {.kind = Kind::write, .base = base});
+  }
   std::uint32_t next_pc = 0;
 };
 
@@ -137,7 +140,8 @@ TEST_CASE("a race is reported once per pair of instructions, and names both side
   }
   CHECK(scene.races() == 2);  // the read after the write; the second write after the read
   const std::string all = findings_json();
-  CHECK(all.find("read of 4 bytes of shared memory races with the write of thread (0,0,0) of block (0,0,0) at line 1 (no barrier between them)") != std::string::npos);
+  CHECK(all.find("read of 4 bytes of shared memory races with the write of thread (0,0,0) of block (0,0,0) "
+                 "at line 1 (no barrier between them)") != std::string::npos);
 }
 
 TEST_CASE("lanes of a warp race unless they have met in a warp-level synchronisation") {
@@ -187,7 +191,8 @@ TEST_CASE("a racing write of the value that is there already is information") {
   CHECK(races_of_writes(1, 1) == 0);
   CHECK(same_value_races() > before);
   CHECK(races_of_writes(1, 2) == 1);
-  CHECK(races_of_writes(0, 2) == 1);  // the first one changes nothing, but the result depends on who comes last
+  CHECK(races_of_writes(0, 2) ==
+        1);  // the first one changes nothing, but the result depends on who comes last
 
   Scene reader(1, 64);
   reader.access(0, 0, {.kind = Kind::write, .old = 5, .now = 5});
@@ -201,9 +206,9 @@ TEST_CASE("neighbouring bytes of a word do not race") {
   scene.access(0, 1, {.kind = Kind::write, .base = 1, .stride = 2, .bytes = 1});
   CHECK(scene.races() == 0);
   scene.check().barrier(3);
-  scene.read(0);       // whole words of the first 128 bytes: split cells
+  scene.read(0);  // whole words of the first 128 bytes: split cells
   scene.check().barrier(3);
-  scene.write(1);      // whole again
+  scene.write(1);  // whole again
   CHECK(scene.races() == 0);
   scene.access(0, 0, {.kind = Kind::write, .base = 6, .lanes = 1, .bytes = 2});
   CHECK(scene.races() == 1);
@@ -268,13 +273,17 @@ TEST_CASE("the last block may read all partial results and reset the counter") {
   const auto races = [](bool fence) {
     Scene scene(3, 64);
     for (std::size_t block = 0; block < 3; ++block) {
-      scene.access(block, 0, {.kind = Kind::write, .where = Where::global, .base = kData + block * 4, .lanes = 1});
+      scene.access(block, 0,
+                   {.kind = Kind::write, .where = Where::global, .base = kData + block * 4, .lanes = 1});
       if (fence) scene.check(block).fence(scene.warp(block, 0), 1, true);
-      scene.access(block, 0, {.kind = Kind::atomic, .where = Where::global, .base = kFlag, .lanes = 1, .order = Order::relaxed});
+      scene.access(
+          block, 0,
+          {.kind = Kind::atomic, .where = Where::global, .base = kFlag, .lanes = 1, .order = Order::relaxed});
       scene.check(block).barrier(3);
     }
     scene.access(2, 1, {.where = Where::global, .base = kData, .lanes = 7});
-    scene.access(2, 1, {.kind = Kind::write, .where = Where::global, .base = kFlag, .lanes = 1, .old = 3, .now = 0});
+    scene.access(
+        2, 1, {.kind = Kind::write, .where = Where::global, .base = kFlag, .lanes = 1, .old = 3, .now = 0});
     return scene.races();
   };
   CHECK(races(true) == 0);
@@ -289,10 +298,15 @@ TEST_CASE("a fence of every thread, a barrier and an atomic of one thread releas
       scene.check(0).fence(scene.warp(0, warp), ~0u, true);
     }
     if (barrier) scene.check(0).barrier(3);
-    scene.access(0, 0, {.kind = Kind::atomic, .where = Where::global, .base = kFlag, .lanes = 1, .order = Order::relaxed});
-    scene.access(1, 0, {.kind = Kind::atomic, .where = Where::global, .base = kFlag, .lanes = 1, .order = Order::relaxed});
+    scene.access(
+        0, 0,
+        {.kind = Kind::atomic, .where = Where::global, .base = kFlag, .lanes = 1, .order = Order::relaxed});
+    scene.access(
+        1, 0,
+        {.kind = Kind::atomic, .where = Where::global, .base = kFlag, .lanes = 1, .order = Order::relaxed});
     scene.check(1).barrier(3);
-    for (std::size_t warp = 0; warp < 2; ++warp) scene.access(1, warp, {.where = Where::global, .base = kData + warp * 128});
+    for (std::size_t warp = 0; warp < 2; ++warp)
+      scene.access(1, warp, {.where = Where::global, .base = kData + warp * 128});
     return scene.races();
   };
   CHECK(races(true) == 0);
@@ -304,9 +318,17 @@ TEST_CASE("a chain of blocks passes on what earlier blocks have released") {
   scene.access(0, 0, {.kind = Kind::write, .where = Where::global, .base = kData});
   for (std::size_t block = 0; block < 200; ++block) {
     RaceCheck& check = scene.check(block);
-    if (block > 0) scene.access(block, 0, {.where = Where::global, .base = kFlag + 4 * (block - 1), .lanes = 1, .order = Order::acquire});
+    if (block > 0)
+      scene.access(
+          block, 0,
+          {.where = Where::global, .base = kFlag + 4 * (block - 1), .lanes = 1, .order = Order::acquire});
     check.warp_sync(scene.warp(block, 0), ~0u);
-    scene.access(block, 0, {.kind = Kind::write, .where = Where::global, .base = kFlag + 4 * block, .lanes = 1, .order = Order::release});
+    scene.access(block, 0,
+                 {.kind = Kind::write,
+                  .where = Where::global,
+                  .base = kFlag + 4 * block,
+                  .lanes = 1,
+                  .order = Order::release});
   }
   scene.access(199, 0, {.where = Where::global, .base = kData});
   CHECK(scene.races() == 0);
@@ -319,7 +341,9 @@ TEST_CASE("blocks that read the same and write different words are clean, and ov
     scene.access(block, 1, {.kind = Kind::write, .where = Where::global, .base = kData + block * 128});
   }
   CHECK(scene.races() == 0);
-  scene.access(3, 0, {.kind = Kind::write, .where = Where::global, .base = kData + 5 * 128, .lanes = 2, .old = 1, .now = 2});
+  scene.access(
+      3, 0,
+      {.kind = Kind::write, .where = Where::global, .base = kData + 5 * 128, .lanes = 2, .old = 1, .now = 2});
   CHECK(scene.races() == 1);
 }
 
@@ -329,12 +353,23 @@ TEST_CASE("a lock made of atomics and fences orders the threads that hold it, la
     const auto step = [&](std::size_t block, std::size_t warp, int lane) {
       const Mask only = 1u << lane;
       const std::uint64_t back = static_cast<std::uint64_t>(lane) * 4;  // all lanes use one address
-      scene.access(block, warp, {.kind = Kind::atomic, .where = Where::global, .base = kFlag - back, .lanes = only, .order = Order::relaxed});
+      scene.access(block, warp,
+                   {.kind = Kind::atomic,
+                    .where = Where::global,
+                    .base = kFlag - back,
+                    .lanes = only,
+                    .order = Order::relaxed});
       if (fence) scene.check(block).fence(scene.warp(block, warp), only, true);
       scene.access(block, warp, {.where = Where::global, .base = kData - back, .lanes = only});
-      scene.access(block, warp, {.kind = Kind::write, .where = Where::global, .base = kData - back, .lanes = only});
+      scene.access(block, warp,
+                   {.kind = Kind::write, .where = Where::global, .base = kData - back, .lanes = only});
       if (fence) scene.check(block).fence(scene.warp(block, warp), only, true);
-      scene.access(block, warp, {.kind = Kind::atomic, .where = Where::global, .base = kFlag - back, .lanes = only, .order = Order::relaxed});
+      scene.access(block, warp,
+                   {.kind = Kind::atomic,
+                    .where = Where::global,
+                    .base = kFlag - back,
+                    .lanes = only,
+                    .order = Order::relaxed});
     };
     step(0, 0, 3);
     step(0, 0, 4);

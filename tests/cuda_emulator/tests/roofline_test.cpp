@@ -1,9 +1,9 @@
 #include <catch2/catch.hpp>
 
+#include <unistd.h>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
-#include <unistd.h>
 
 #include "count/counters.h"
 #include "count/record.h"
@@ -36,7 +36,8 @@ Work shaped(std::uint64_t blocks, std::uint64_t threads) {
 
 /// A file that is gone at the end of the test.
 struct Scratch {
-  std::string path = (std::filesystem::temp_directory_path() / ("roofline_test_" + std::to_string(::getpid()))).string();
+  std::string path =
+      (std::filesystem::temp_directory_path() / ("roofline_test_" + std::to_string(::getpid()))).string();
   explicit Scratch(const std::string& text) { std::ofstream(path) << text; }
   ~Scratch() { std::filesystem::remove(path); }
 };
@@ -62,7 +63,7 @@ TEST_CASE("occupancy is that of the occupancy calculator") {
   CHECK(threads.occupancy == 1.0);
   CHECK(threads.waves == 1);
   CHECK(threads.tail_efficiency == 1.0);
-  CHECK(occupancy_of(h100, shaped(1, 224), 127, 0).blocks == 2);        // 128 registers: 16 warps
+  CHECK(occupancy_of(h100, shaped(1, 224), 127, 0).blocks == 2);  // 128 registers: 16 warps
   CHECK(occupancy_of(h100, shaped(1, 224), 127, 0).limit == std::string("registers"));
   CHECK(occupancy_of(h100, shaped(1, 32), 16, 0).limit == std::string("blocks"));
   CHECK(occupancy_of(h100, shaped(1, 128), 32, 74 * 1024).blocks == 3);  // (74 + 1) * 3 <= 228

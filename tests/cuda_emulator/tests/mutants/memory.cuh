@@ -1,3 +1,4 @@
+// clang-format off: comments mark the lines that findings must name
 #pragma once
 
 #include "mutant.cuh"

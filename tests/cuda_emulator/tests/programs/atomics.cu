@@ -1,5 +1,6 @@
-// Every atomic operation on every type, in shared and global memory and in all scopes, and cuda::atomic_ref with its orders. Final values do not depend on the
-// order of threads; what the operations return is checked as a set.
+// Every atomic operation on every type, in shared and global memory and in all scopes, and cuda::atomic_ref
+// with its orders. Final values do not depend on the order of threads; what the operations return is checked
+// as a set.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -14,11 +15,14 @@ namespace {
 constexpr int kThreads = 96, kBlocks = 3, kCells = 12;
 enum class Scope { device, block, system };
 
-#define SCOPED(name, ...)                                       \
-  [&] {                                                         \
-    if constexpr (S == Scope::block) return name##_block(__VA_ARGS__); \
-    else if constexpr (S == Scope::system) return name##_system(__VA_ARGS__); \
-    else return name(__VA_ARGS__);                              \
+#define SCOPED(name, ...)                  \
+  [&] {                                    \
+    if constexpr (S == Scope::block)       \
+      return name##_block(__VA_ARGS__);    \
+    else if constexpr (S == Scope::system) \
+      return name##_system(__VA_ARGS__);   \
+    else                                   \
+      return name(__VA_ARGS__);            \
   }()
 
 // ---- integers ----
@@ -59,11 +63,13 @@ __host__ __device__ T initial(int cell) {
   return cell == 4 ? static_cast<T>(-1) : cell == 10 ? T(2) : T(0);
 }
 
-// Cells of the block in shared or global memory, or, in global memory and for wider scopes, cells of the whole grid.
+// Cells of the block in shared or global memory, or, in global memory and for wider scopes, cells of the
+// whole grid.
 template <class T, Scope S, bool Shared>
 __global__ void integers(T* cells, T* returned) {
   __shared__ T tile[kCells];
-  const int t = static_cast<int>(threadIdx.x), block = static_cast<int>(blockIdx.x), all = block * kThreads + t;
+  const int t = static_cast<int>(threadIdx.x), block = static_cast<int>(blockIdx.x),
+            all = block * kThreads + t;
   const bool one_set = !Shared && S != Scope::block;
   T* own = cells + (one_set ? 0 : block * kCells);
   if (Shared) {
@@ -85,10 +91,14 @@ void check_integers(const std::string& type) {
   integers<T, S, Shared><<<kBlocks, kThreads>>>(cells, returned);
   finish("integers");
   cells.fetch(), returned.fetch();
-  const std::string what = "atomics on " + type + (Shared ? ", shared" : ", global") + (S == Scope::block ? ", block" : S == Scope::system ? ", system" : "");
+  const std::string what = "atomics on " + type + (Shared ? ", shared" : ", global") +
+                           (S == Scope::block    ? ", block"
+                            : S == Scope::system ? ", system"
+                                                 : "");
   const int sets = Shared || S == Scope::block ? kBlocks : 1, threads = kThreads * kBlocks / sets;
   for (int s = 0; s < sets; ++s) {
-    std::vector<T> e(start.begin(), start.begin() + kCells), added, counted, left, counted_down, exchanged, stored{T(0)};
+    std::vector<T> e(start.begin(), start.begin() + kCells), added, counted, left, counted_down, exchanged,
+        stored{T(0)};
     for (int i = 0; i < threads; ++i) {
       const int t = s * threads + i;
       const T v = value_of<T>(t);
@@ -103,7 +113,8 @@ void check_integers(const std::string& type) {
       stored.push_back(static_cast<T>(t + 1));
     }
     e[0] = static_cast<T>(threads);
-    std::vector<T> got(cells.host.begin() + s * kCells, cells.host.begin() + (s + 1) * kCells), ranks, turns, downs;
+    std::vector<T> got(cells.host.begin() + s * kCells, cells.host.begin() + (s + 1) * kCells), ranks, turns,
+        downs;
     exchanged.push_back(got[7]);
     e[7] = got[7];
     if (sizeof(T) != 4) e[8] = 0;
@@ -163,7 +174,8 @@ __global__ void floats(Sums* out, float* returned) {
   Sums& sums = Shared ? tile : *out;
   const int t = static_cast<int>(threadIdx.x);
   if (Shared) {
-    for (int i = t; i < static_cast<int>(sizeof(Sums) / 4); i += kThreads) reinterpret_cast<int*>(&tile)[i] = 0;
+    for (int i = t; i < static_cast<int>(sizeof(Sums) / 4); i += kThreads)
+      reinterpret_cast<int*>(&tile)[i] = 0;
     __syncthreads();
   }
   const float v = static_cast<float>(t % 7) - 2;
@@ -179,7 +191,8 @@ __global__ void floats(Sums* out, float* returned) {
   atomicAdd(&sums.b, __float2bfloat16(v));
   atomicAdd(&sums.b2, __floats2bfloat162_rn(1.0f, v));
 #else
-  // cuda_bf16.hpp reads these without an atomic before it tries to exchange them, which is a race: one thread after the other.
+  // cuda_bf16.hpp reads these without an atomic before it tries to exchange them, which is a race: one thread
+  // after the other.
   for (int turn = 0; turn < kThreads; ++turn) {
     if (turn == t) {
       atomicAdd(&sums.b, __float2bfloat16(v));
@@ -196,7 +209,8 @@ __global__ void floats(Sums* out, float* returned) {
   if (!Shared) {
     atomicAdd(reinterpret_cast<float2*>(sums.f2), float2{v, 1.0f});
     const float4 before = atomicAdd(reinterpret_cast<float4*>(sums.f4), float4{1.0f, v, 2.0f, -v});
-    if (before.z != 2 * before.x) sums.exchanged = -1;  // a warp's lanes come one after the other, each element by itself
+    if (before.z != 2 * before.x)
+      sums.exchanged = -1;  // a warp's lanes come one after the other, each element by itself
   } else
 #endif
   {
@@ -267,7 +281,8 @@ void check_references(const char* type) {
   finish(type);
   const int n = 64 * Blocks;
   expect_equal(std::string("cuda::atomic_ref of ") + type, cells.fetch(),
-               {static_cast<T>(n), static_cast<T>(-2 * n), static_cast<T>(n - 1), static_cast<T>(1 - n), static_cast<T>(5 * n), T(11), T(13), T(17)});
+               {static_cast<T>(n), static_cast<T>(-2 * n), static_cast<T>(n - 1), static_cast<T>(1 - n),
+                static_cast<T>(5 * n), T(11), T(13), T(17)});
 }
 
 __device__ int message[64], flag;
@@ -288,7 +303,8 @@ __global__ void message_passing(int* out, unsigned* ticket) {
     while (ready.load(cuda::std::memory_order_acquire) == 0) __nanosleep(50);
     out[t] = message[63 - t];
   }
-  cuda::atomic_ref<unsigned char, cuda::thread_scope_device>(small_counters[t % 5]).fetch_add(1, cuda::std::memory_order_relaxed);
+  cuda::atomic_ref<unsigned char, cuda::thread_scope_device>(small_counters[t % 5])
+      .fetch_add(1, cuda::std::memory_order_relaxed);
 }
 
 void check_messages() {

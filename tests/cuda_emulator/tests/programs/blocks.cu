@@ -1,4 +1,5 @@
-// Threads of a block and blocks of a grid that wait for each other: barriers of every kind, reductions, scans, locks, asynchronous copies.
+// Threads of a block and blocks of a grid that wait for each other: barriers of every kind, reductions,
+// scans, locks, asynchronous copies.
 #include <cooperative_groups.h>
 #include <cooperative_groups/memcpy_async.h>
 #include <cooperative_groups/reduce.h>
@@ -15,7 +16,9 @@ namespace {
 
 std::vector<int> pattern(int n) {
   std::vector<int> values(static_cast<std::size_t>(n));
-  for (int i = 0; i < n; ++i) values[static_cast<std::size_t>(i)] = static_cast<int>(static_cast<unsigned>(i) * 2654435761u >> 20) - 2000;
+  for (int i = 0; i < n; ++i)
+    values[static_cast<std::size_t>(i)] =
+        static_cast<int>(static_cast<unsigned>(i) * 2654435761u >> 20) - 2000;
   return values;
 }
 
@@ -23,7 +26,8 @@ std::vector<int> pattern(int n) {
 
 __global__ void barrier_votes(int* out, int threshold) {
   const int t = static_cast<int>(threadIdx.x);
-  const int count = __syncthreads_count(t % 3 == 0), all = __syncthreads_and(t < threshold), any = __syncthreads_or(t == threshold);
+  const int count = __syncthreads_count(t % 3 == 0), all = __syncthreads_and(t < threshold),
+            any = __syncthreads_or(t == threshold);
   out[3 * t] = count;
   out[3 * t + 1] = all != 0;
   out[3 * t + 2] = any != 0;
@@ -37,7 +41,8 @@ void check_barrier_votes() {
       finish("barrier_votes");
       std::vector<int> expected;
       for (int t = 0; t < threads; ++t)
-        for (const int value : {(threads + 2) / 3, threads <= threshold ? 1 : 0, threshold < threads ? 1 : 0}) expected.push_back(value);
+        for (const int value : {(threads + 2) / 3, threads <= threshold ? 1 : 0, threshold < threads ? 1 : 0})
+          expected.push_back(value);
       expect_equal("barriers that vote", out.fetch(), expected);
     }
 }
@@ -78,7 +83,9 @@ void check_named_barriers() {
   finish("producers_and_consumers");
   std::vector<int> expected(kRounds * 64);
   for (int i = 0; i < 64; ++i)
-    for (int r = 0, sum = 0; r < kRounds; ++r) expected[static_cast<std::size_t>(r * 64 + i)] = sum += 3 * in.host[static_cast<std::size_t>(r * 64 + 63 - i)];
+    for (int r = 0, sum = 0; r < kRounds; ++r)
+      expected[static_cast<std::size_t>(r * 64 + i)] = sum +=
+          3 * in.host[static_cast<std::size_t>(r * 64 + 63 - i)];
   expect_equal("producers and consumers", out.fetch(), expected);
 }
 
@@ -101,7 +108,9 @@ __device__ int block_sum(int value) {
 __global__ void total(int* result, int* partial, const int* in, int n) {
   __shared__ bool last;
   int sum = 0;
-  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n; i += static_cast<int>(gridDim.x * blockDim.x)) sum += in[i];
+  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n;
+       i += static_cast<int>(gridDim.x * blockDim.x))
+    sum += in[i];
   sum = block_sum(sum);
   if (threadIdx.x == 0) {
     partial[blockIdx.x] = sum;
@@ -141,19 +150,22 @@ void check_reductions() {
   std::vector<int> now = ring.host;
   for (int s = 0; s < kSteps; ++s) {
     const std::vector<int> before = now;
-    for (std::size_t i = 0, n = now.size(); i < n; ++i) now[i] = before[(i + n - 1) % n] + before[(i + 1) % n] - before[i];
+    for (std::size_t i = 0, n = now.size(); i < n; ++i)
+      now[i] = before[(i + n - 1) % n] + before[(i + 1) % n] - before[i];
   }
   int* numbers = ring;
   int steps = kSteps;
   void* arguments[] = {&numbers, &steps};
-  OK(cudaLaunchCooperativeKernel(reinterpret_cast<void*>(smooth_in_grid), dim3(kBlocks), dim3(kThreads), arguments, 0, nullptr));
+  OK(cudaLaunchCooperativeKernel(reinterpret_cast<void*>(smooth_in_grid), dim3(kBlocks), dim3(kThreads),
+                                 arguments, 0, nullptr));
   finish("smooth_in_grid");
   expect_equal("a grid that synchronises", ring.fetch(), now);
 }
 
 // ---- scan with decoupled look-back (Merrill and Garland, 2016) ----
 
-// A tile has left nothing (0), its own sum (1), or the sum of all up to it (2), with the sum in the upper half.
+// A tile has left nothing (0), its own sum (1), or the sum of all up to it (2), with the sum in the upper
+// half.
 __device__ unsigned next_tile;
 
 __global__ void scan(int* out, const int* in, unsigned long long* states, int n) {
@@ -171,7 +183,8 @@ __global__ void scan(int* out, const int* in, unsigned long long* states, int n)
   __syncthreads();
   for (int w = 0; w < t / 32; ++w) sum += warp_sums[w];
   const auto publish = [&](int status, int value) {
-    atomicExch(&states[tile], static_cast<unsigned long long>(static_cast<unsigned>(value)) << 32 | static_cast<unsigned>(status));
+    atomicExch(&states[tile], static_cast<unsigned long long>(static_cast<unsigned>(value)) << 32 |
+                                  static_cast<unsigned>(status));
   };
   if (t == 127) {
     publish(tile == 0 ? 2 : 1, sum);
@@ -197,7 +210,8 @@ void check_scan() {
   scan<<<kTiles, 128>>>(out, in, states, kN);
   finish("scan");
   std::vector<int> expected(kN);
-  for (int i = 0, sum = 0; i < kN; ++i) expected[static_cast<std::size_t>(i)] = sum += in.host[static_cast<std::size_t>(i)];
+  for (int i = 0, sum = 0; i < kN; ++i)
+    expected[static_cast<std::size_t>(i)] = sum += in.host[static_cast<std::size_t>(i)];
   expect_equal("a scan with look-back", out.fetch(), expected);
 }
 
@@ -239,7 +253,9 @@ __global__ void group_copy(int* out, const int* in, int n) {
   for (int first = 0; first < n; first += 256) {
     cg::memcpy_async(block, tile, in + first, sizeof(int) * static_cast<unsigned>(min(256, n - first)));
     cg::wait(block);
-    for (int i = static_cast<int>(block.thread_rank()); i < min(256, n - first); i += static_cast<int>(block.size())) sum += tile[(i + 7) % min(256, n - first)];
+    for (int i = static_cast<int>(block.thread_rank()); i < min(256, n - first);
+         i += static_cast<int>(block.size()))
+      sum += tile[(i + 7) % min(256, n - first)];
     block.sync();
   }
   out[block.thread_rank()] = block_sum(sum);
@@ -278,7 +294,9 @@ __global__ void two_stages(int* out, const int* in, int rounds) {
   const int t = static_cast<int>(threadIdx.x);
   const auto fetch = [&](int r) {
     pipeline.producer_acquire();
-    if (r < rounds) cuda::memcpy_async(block, tile[r % kStages], in + r * 128, cuda::aligned_size_t<16>(128 * sizeof(int)), pipeline);
+    if (r < rounds)
+      cuda::memcpy_async(block, tile[r % kStages], in + r * 128, cuda::aligned_size_t<16>(128 * sizeof(int)),
+                         pipeline);
     pipeline.producer_commit();
   };
   int sum = 0;

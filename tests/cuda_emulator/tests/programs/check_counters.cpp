@@ -1,4 +1,5 @@
-// check_counters COUNTERS.json < OUTPUT_OF_COUNTERS_CU: compares the numbers that counters.cu expects with those that the emulator counted.
+// check_counters COUNTERS.json < OUTPUT_OF_COUNTERS_CU: compares the numbers that counters.cu expects with
+// those that the emulator counted.
 #include <cmath>
 #include <fstream>
 #include <iostream>
@@ -7,7 +8,8 @@
 
 namespace {
 
-/// The record whose demangled name contains "::NAME(" or "::NAME(" after its template brackets: "void (anonymous namespace)::shared_stride<2>(float*)".
+/// The record whose demangled name contains "::NAME(" or "::NAME(" after its template brackets: "void
+/// (anonymous namespace)::shared_stride<2>(float*)".
 const nlohmann::json* find(const nlohmann::json& counters, const std::string& name) {
   for (const nlohmann::json& kernel : counters.at("kernels")) {
     const std::string full = kernel.at("name");
@@ -36,7 +38,11 @@ int main(int count, char** words) {
     const double found = known ? kernel->at(at).get<double>() : 0;
     if (known && std::abs(found - expected) <= 1e-5 * std::abs(expected)) continue;
     ++wrong;
-    std::cerr << name << ": " << path << ": expected " << expected << ", found " << (known ? std::to_string(found) : kernel ? "no such number" : "no such kernel") << "\n";
+    std::cerr << name << ": " << path << ": expected " << expected << ", found "
+              << (known    ? std::to_string(found)
+                  : kernel ? "no such number"
+                           : "no such kernel")
+              << "\n";
   }
   std::cout << total - wrong << " of " << total << " as expected\n";
   return total > 0 && wrong == 0 ? 0 : 1;

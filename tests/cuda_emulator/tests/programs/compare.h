@@ -8,7 +8,8 @@
 
 #include "../runtime/expect.h"
 
-/// An array of the device with a copy on the host. Comparisons print the first difference; NaN is equal to nothing but NaN.
+/// An array of the device with a copy on the host. Comparisons print the first difference; NaN is equal to
+/// nothing but NaN.
 template <class T>
 class Array {
  public:
@@ -57,18 +58,21 @@ void expect_equal(const std::string& what, const std::vector<T>& got, const std:
   }
   for (std::size_t i = 0; i < expected.size(); ++i) {
     if (same(got[i], expected[i])) continue;
-    std::printf("failed: %s: [%zu] is %.17g, expected %.17g\n", what.c_str(), i, static_cast<double>(got[i]), static_cast<double>(expected[i]));
+    std::printf("failed: %s: [%zu] is %.17g, expected %.17g\n", what.c_str(), i, static_cast<double>(got[i]),
+                static_cast<double>(expected[i]));
     ++failures();
     return;
   }
 }
 
-/// A distance in units in the last place, where both have the same sign or are tiny; NaN and infinities must agree.
+/// A distance in units in the last place, where both have the same sign or are tiny; NaN and infinities must
+/// agree.
 inline double ulps(float got, double expected) {
   const float rounded = static_cast<float>(expected);
   if (std::isnan(expected) || std::isinf(rounded)) return same(got, rounded) ? 0 : 1e30;
   if (!std::isfinite(got)) return 1e30;
-  const double unit = std::fmax(std::ldexp(1.0, std::ilogb(rounded == 0 ? 1e-45f : rounded) - 23), std::ldexp(1.0, -149));
+  const double unit =
+      std::fmax(std::ldexp(1.0, std::ilogb(rounded == 0 ? 1e-45f : rounded) - 23), std::ldexp(1.0, -149));
   return std::fabs(static_cast<double>(got) - expected) / unit;
 }
 
@@ -76,6 +80,7 @@ inline double ulps(double got, long double expected) {
   const double rounded = static_cast<double>(expected);
   if (std::isnan(rounded) || std::isinf(rounded)) return same(got, rounded) ? 0 : 1e30;
   if (!std::isfinite(got)) return 1e30;
-  const double unit = std::fmax(std::ldexp(1.0, std::ilogb(rounded == 0 ? 4.9e-324 : rounded) - 52), std::ldexp(1.0, -1074));
+  const double unit =
+      std::fmax(std::ldexp(1.0, std::ilogb(rounded == 0 ? 4.9e-324 : rounded) - 52), std::ldexp(1.0, -1074));
   return static_cast<double>(std::fabs(static_cast<long double>(got) - expected)) / unit;
 }

@@ -1,5 +1,6 @@
-// Kernels whose counters are known by hand. Prints one line per number, "KERNEL PATH VALUE", that check_counters.cpp looks for in the file of
-// CUDA_EMULATOR_COUNTERS. All launches have one block of 256 threads = 8 warps unless said otherwise.
+// Kernels whose counters are known by hand. Prints one line per number, "KERNEL PATH VALUE", that
+// check_counters.cpp looks for in the file of CUDA_EMULATOR_COUNTERS. All launches have one block of 256
+// threads = 8 warps unless said otherwise.
 #include <cstdio>
 
 namespace {
@@ -38,9 +39,13 @@ __global__ void transpose(const float* in, float* out) {
 }
 
 // The results are used: otherwise the compiler would add up the lanes of a warp first.
-__global__ void atomics_one_address(int* out) { out[1 + threadIdx.x] = atomicExch(out, static_cast<int>(threadIdx.x)); }
+__global__ void atomics_one_address(int* out) {
+  out[1 + threadIdx.x] = atomicExch(out, static_cast<int>(threadIdx.x));
+}
 __global__ void atomics_own_address(int* out) { out[256 + threadIdx.x] = atomicExch(out + threadIdx.x, 1); }
-__global__ void atomics_eight_bins(int* out) { out[256 + threadIdx.x] = atomicExch(out + threadIdx.x % 8, 1); }
+__global__ void atomics_eight_bins(int* out) {
+  out[256 + threadIdx.x] = atomicExch(out + threadIdx.x % 8, 1);
+}
 
 __global__ void half_of_the_lanes(const float* in, float* out) {
   if (threadIdx.x % 2 == 0) out[threadIdx.x] = in[threadIdx.x];
@@ -53,43 +58,66 @@ struct Expected {
 };
 
 const Expected kExpected[] = {
-    {"copy_words", "global_loads/requests", 8},        {"copy_words", "global_loads/sectors", 32},
-    {"copy_words", "global_loads/useful_bytes", 1024}, {"copy_words", "global_stores/sectors", 32},
-    {"copy_words", "compulsory/read_bytes", 1024},     {"copy_words", "compulsory/written_bytes", 1024},
-    {"copy_words", "compulsory/amplification", 1},     {"copy_words", "global_loads/efficiency", 1},
-    {"copy_words", "mean_active_lanes", 32},           {"copy_words", "divergent_branches", 0},
+    {"copy_words", "global_loads/requests", 8},
+    {"copy_words", "global_loads/sectors", 32},
+    {"copy_words", "global_loads/useful_bytes", 1024},
+    {"copy_words", "global_stores/sectors", 32},
+    {"copy_words", "compulsory/read_bytes", 1024},
+    {"copy_words", "compulsory/written_bytes", 1024},
+    {"copy_words", "compulsory/amplification", 1},
+    {"copy_words", "global_loads/efficiency", 1},
+    {"copy_words", "mean_active_lanes", 32},
+    {"copy_words", "divergent_branches", 0},
     {"copy_words", "launches", 1},
 
-    {"copy_float4", "global_loads/requests", 8},       {"copy_float4", "global_loads/sectors", 128},
-    {"copy_float4", "global_stores/sectors", 128},     {"copy_float4", "compulsory/read_bytes", 4096},
+    {"copy_float4", "global_loads/requests", 8},
+    {"copy_float4", "global_loads/sectors", 128},
+    {"copy_float4", "global_stores/sectors", 128},
+    {"copy_float4", "compulsory/read_bytes", 4096},
 
-    {"copy_strided", "global_loads/sectors", 256},     {"copy_strided", "global_loads/efficiency", 0.125},
-    {"copy_strided", "compulsory/read_bytes", 1024},   {"copy_strided", "compulsory/amplification", 8},
+    {"copy_strided", "global_loads/sectors", 256},
+    {"copy_strided", "global_loads/efficiency", 0.125},
+    {"copy_strided", "compulsory/read_bytes", 1024},
+    {"copy_strided", "compulsory/amplification", 8},
 
-    {"copy_shifted", "global_loads/sectors", 40},      {"copy_shifted", "global_stores/sectors", 32},
+    {"copy_shifted", "global_loads/sectors", 40},
+    {"copy_shifted", "global_stores/sectors", 32},
 
-    {"read_one_word", "global_loads/requests", 8},     {"read_one_word", "global_loads/sectors", 8},
+    {"read_one_word", "global_loads/requests", 8},
+    {"read_one_word", "global_loads/sectors", 8},
     {"read_one_word", "compulsory/read_bytes", 4},
 
-    {"shared_stride<1>", "shared_loads/requests", 8},  {"shared_stride<1>", "shared_loads/wavefronts", 8},
-    {"shared_stride<1>", "shared_stores/requests", 32}, {"shared_stride<1>", "shared_stores/wavefronts", 32},
+    {"shared_stride<1>", "shared_loads/requests", 8},
+    {"shared_stride<1>", "shared_loads/wavefronts", 8},
+    {"shared_stride<1>", "shared_stores/requests", 32},
+    {"shared_stride<1>", "shared_stores/wavefronts", 32},
     {"shared_stride<1>", "barriers", 1},
-    {"shared_stride<2>", "shared_loads/wavefronts", 16}, {"shared_stride<2>", "shared_loads/ideal_wavefronts", 8},
+    {"shared_stride<2>", "shared_loads/wavefronts", 16},
+    {"shared_stride<2>", "shared_loads/ideal_wavefronts", 8},
     {"shared_stride<31>", "shared_loads/wavefronts", 8},
     {"shared_stride<32>", "shared_loads/wavefronts", 256},
 
-    {"shared_float4", "shared_stores/wavefronts", 32}, {"shared_float4", "shared_loads/wavefronts", 32},
+    {"shared_float4", "shared_stores/wavefronts", 32},
+    {"shared_float4", "shared_loads/wavefronts", 32},
 
-    {"transpose<0>", "shared_stores/wavefronts", 32},  {"transpose<0>", "shared_loads/wavefronts", 1024},
-    {"transpose<1>", "shared_stores/wavefronts", 32},  {"transpose<1>", "shared_loads/wavefronts", 32},
-    {"transpose<1>", "global_loads/sectors", 128},     {"transpose<1>", "global_stores/sectors", 128},
+    {"transpose<0>", "shared_stores/wavefronts", 32},
+    {"transpose<0>", "shared_loads/wavefronts", 1024},
+    {"transpose<1>", "shared_stores/wavefronts", 32},
+    {"transpose<1>", "shared_loads/wavefronts", 32},
+    {"transpose<1>", "global_loads/sectors", 128},
+    {"transpose<1>", "global_stores/sectors", 128},
 
-    {"atomics_one_address", "global_atomics/requests", 8}, {"atomics_one_address", "global_atomics/serialized", 256},
-    {"atomics_one_address", "global_atomics/most_serialized", 32}, {"atomics_one_address", "global_atomics/sectors", 8},
-    {"atomics_own_address", "global_atomics/serialized", 8}, {"atomics_own_address", "global_atomics/sectors", 32},
-    {"atomics_eight_bins", "global_atomics/serialized", 32}, {"atomics_eight_bins", "global_atomics/most_serialized", 4},
+    {"atomics_one_address", "global_atomics/requests", 8},
+    {"atomics_one_address", "global_atomics/serialized", 256},
+    {"atomics_one_address", "global_atomics/most_serialized", 32},
+    {"atomics_one_address", "global_atomics/sectors", 8},
+    {"atomics_own_address", "global_atomics/serialized", 8},
+    {"atomics_own_address", "global_atomics/sectors", 32},
+    {"atomics_eight_bins", "global_atomics/serialized", 32},
+    {"atomics_eight_bins", "global_atomics/most_serialized", 4},
 
-    {"half_of_the_lanes", "global_loads/requests", 8}, {"half_of_the_lanes", "global_loads/sectors", 32},
+    {"half_of_the_lanes", "global_loads/requests", 8},
+    {"half_of_the_lanes", "global_loads/sectors", 32},
     {"half_of_the_lanes", "global_loads/useful_bytes", 512},
 };
 
@@ -124,6 +152,7 @@ int main() {
     std::fprintf(stderr, "%s\n", cudaGetErrorString(error));
     return 1;
   }
-  for (const Expected& expected : kExpected) std::printf("%s %s %.17g\n", expected.kernel, expected.path, expected.value);
+  for (const Expected& expected : kExpected)
+    std::printf("%s %s %.17g\n", expected.kernel, expected.path, expected.value);
   return 0;
 }

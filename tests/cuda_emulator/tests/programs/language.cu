@@ -1,4 +1,5 @@
-// What C++ on the device is made of: calls of every kind, local arrays, parameters by value, variables, allocation, 128-bit integers, printf and assert.
+// What C++ on the device is made of: calls of every kind, local arrays, parameters by value, variables,
+// allocation, 128-bit integers, printf and assert.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,7 +12,9 @@ namespace {
 
 // ---- calls ----
 
-__host__ __device__ __noinline__ int ackermann(int m, int n) { return m == 0 ? n + 1 : n == 0 ? ackermann(m - 1, 1) : ackermann(m - 1, ackermann(m, n - 1)); }
+__host__ __device__ __noinline__ int ackermann(int m, int n) {
+  return m == 0 ? n + 1 : n == 0 ? ackermann(m - 1, 1) : ackermann(m - 1, ackermann(m, n - 1));
+}
 
 __host__ __device__ int is_odd(unsigned n);
 __host__ __device__ __noinline__ int is_even(unsigned n) { return n == 0 ? 1 : is_odd(n - 1); }
@@ -31,20 +34,34 @@ __host__ __device__ __noinline__ Triple rotate(Triple t, int by) {
 
 __host__ __device__ inline int dispatch(int op, int a, int b) {
   switch (op) {
-    case 0: return a + b;
-    case 1: return a - b;
-    case 2: return a * b;
-    case 3: return b != 0 ? a / b : 7;
-    case 4: return a & b;
-    case 5: return a | b;
-    case 6: return a ^ b;
-    case 7: return a << (b & 7);
-    case 8: return a >> (b & 7);
-    case 9: a += 3;  // and on
-    case 10: return a * 11 + b;
-    case 100: return ackermann(2, a & 3);
-    case 101: return is_even(static_cast<unsigned>(a & 15)) * 2 + is_odd(static_cast<unsigned>(b & 15));
-    default: return ~a;
+    case 0:
+      return a + b;
+    case 1:
+      return a - b;
+    case 2:
+      return a * b;
+    case 3:
+      return b != 0 ? a / b : 7;
+    case 4:
+      return a & b;
+    case 5:
+      return a | b;
+    case 6:
+      return a ^ b;
+    case 7:
+      return a << (b & 7);
+    case 8:
+      return a >> (b & 7);
+    case 9:
+      a += 3;  // and on
+    case 10:
+      return a * 11 + b;
+    case 100:
+      return ackermann(2, a & 3);
+    case 101:
+      return is_even(static_cast<unsigned>(a & 15)) * 2 + is_odd(static_cast<unsigned>(b & 15));
+    default:
+      return ~a;
   }
 }
 
@@ -93,9 +110,12 @@ __host__ __device__ int repeat(int n, int value, F f) {
 __host__ __device__ inline int with_lambdas(int t) {
   const int offset = t * 3;
   int calls = 0;
-  const auto generic = [&](auto a, auto b) { ++calls; return static_cast<int>(a * b) + offset; };
+  const auto generic = [&](auto a, auto b) {
+    ++calls;
+    return static_cast<int>(a * b) + offset;
+  };
   const int value = repeat(t % 5, t, [=](int v, int i) { return v * 2 + i + offset; });
-  return value + generic(t, 2.5f) + generic(3u, t) + calls + sum_of(t, 1ll, 2.0f, static_cast<short>(t)) ;
+  return value + generic(t, 2.5f) + generic(3u, t) + calls + sum_of(t, 1ll, 2.0f, static_cast<short>(t));
 }
 
 // Insertion sort in an array that is addressed at run time.
@@ -137,7 +157,8 @@ __host__ __device__ inline void fill(Row& row, int t, const Binary* table) {
   row.digest = sorted_digest(t);
   row.lambdas = with_lambdas(t);
   row.area = areas(t);
-  row.triple = rotate(rotate({static_cast<char>('a' + t % 20), t * 0.5, {static_cast<short>(t), 2, -3}}, t % 3), 1);
+  row.triple =
+      rotate(rotate({static_cast<char>('a' + t % 20), t * 0.5, {static_cast<short>(t), 2, -3}}, t % 3), 1);
   row.indirect = table[t % 3](t, 5) + table[(t + 1) % 3](t, -2);
 }
 
@@ -182,7 +203,8 @@ __device__ Pair pairs[2] = {{3, 1.5}, {-4, -2.25}};
 __global__ void large_by_grid_constant(const __grid_constant__ Large large, float* out) {
   const int t = static_cast<int>(threadIdx.x);
   const double* where = &large.table[t];  // the address of a parameter
-  out[t] = static_cast<float>(*where) + static_cast<float>(large.bytes[t % 67]) + static_cast<float>(large.head);
+  out[t] =
+      static_cast<float>(*where) + static_cast<float>(large.bytes[t % 67]) + static_cast<float>(large.head);
 }
 
 __global__ void large_by_value(Large large) {
@@ -210,7 +232,9 @@ void check_variables() {
   large_by_grid_constant<<<1, 128>>>(large, out);
   finish("large_by_grid_constant");
   std::vector<float> expected(128);
-  for (int t = 0; t < 128; ++t) expected[static_cast<std::size_t>(t)] = static_cast<float>(t * 0.25) + static_cast<float>(250 - t % 67) + 1000;
+  for (int t = 0; t < 128; ++t)
+    expected[static_cast<std::size_t>(t)] =
+        static_cast<float>(t * 0.25) + static_cast<float>(250 - t % 67) + 1000;
   expect_equal("a large __grid_constant__ parameter", out.fetch(), expected);
   large_by_value<<<1, 128>>>(large);
   finish("large_by_value");
@@ -224,7 +248,9 @@ void check_variables() {
   OK(cudaMemcpyToSymbol(weights, changed, sizeof changed, 2 * sizeof(float)));
   read_variables<<<1, 1>>>(few, large, 'b', -300, 1ll << 33);
   finish("read_variables");
-  expect_equal("variables", few.fetch(), {16.0f + ('t' - 'a'), 70, 'w' - 'a', 3 * -2.25f, static_cast<float>('b' * -300 + (1ll << 33) + 249)});
+  expect_equal(
+      "variables", few.fetch(),
+      {16.0f + ('t' - 'a'), 70, 'w' - 'a', 3 * -2.25f, static_cast<float>('b' * -300 + (1ll << 33) + 249)});
   int counter = 0;
   OK(cudaMemcpyFromSymbol(&counter, counters, sizeof counter));
   EXPECT(counter == 15);
@@ -245,7 +271,8 @@ __global__ void shared_arrays(double* out) {
   if (t == 0) aligned[1] = 77;
   __syncthreads();
   const int o = 31 - t;
-  out[t] = fixed[o] + dynamic_shared[o] + bytes[o] + aligned[1] + static_cast<double>(reinterpret_cast<std::uintptr_t>(aligned) % 128) +
+  out[t] = fixed[o] + dynamic_shared[o] + bytes[o] + aligned[1] +
+           static_cast<double>(reinterpret_cast<std::uintptr_t>(aligned) % 128) +
            static_cast<double>(reinterpret_cast<std::uintptr_t>(dynamic_shared) % 8);
 }
 
@@ -272,16 +299,22 @@ __global__ void lists(int* out) {
 }
 
 __host__ __device__ inline unsigned long long wide_digest(unsigned long long a, unsigned long long b) {
-  const unsigned __int128 product = static_cast<unsigned __int128>(a) * b, sum = product + (static_cast<unsigned __int128>(b) << 61);
+  const unsigned __int128 product = static_cast<unsigned __int128>(a) * b,
+                          sum = product + (static_cast<unsigned __int128>(b) << 61);
   const __int128 difference = static_cast<__int128>(a) - static_cast<__int128>(b);
-  unsigned long long digest = static_cast<unsigned long long>(sum >> 64) ^ static_cast<unsigned long long>(sum);
-  digest = digest * 31 + static_cast<unsigned long long>(difference >> 3) + static_cast<unsigned long long>(static_cast<unsigned __int128>(difference) >> 70);
+  unsigned long long digest =
+      static_cast<unsigned long long>(sum >> 64) ^ static_cast<unsigned long long>(sum);
+  digest = digest * 31 + static_cast<unsigned long long>(difference >> 3) +
+           static_cast<unsigned long long>(static_cast<unsigned __int128>(difference) >> 70);
   digest = digest * 31 + (sum > product) * 2 + (difference < 0);
-  return digest * 31 + static_cast<unsigned long long>(product / (b | 1)) + static_cast<unsigned long long>(sum % (a | 3)) +
+  return digest * 31 + static_cast<unsigned long long>(product / (b | 1)) +
+         static_cast<unsigned long long>(sum % (a | 3)) +
          static_cast<unsigned long long>(difference / static_cast<__int128>(1000003));
 }
 
-__global__ void wide(unsigned long long* out, const unsigned long long* in) { out[threadIdx.x] = wide_digest(in[threadIdx.x], in[threadIdx.x + 1]); }
+__global__ void wide(unsigned long long* out, const unsigned long long* in) {
+  out[threadIdx.x] = wide_digest(in[threadIdx.x], in[threadIdx.x + 1]);
+}
 
 void check_memory() {
   Array<double> shared_out(32);
@@ -298,11 +331,13 @@ void check_memory() {
   finish("lists");
   std::vector<int> digests(40);
   for (int t = 0; t < 40; ++t)
-    for (int i = 4; i >= 0; --i) digests[static_cast<std::size_t>(t)] = digests[static_cast<std::size_t>(t)] * 10 + t + i;
+    for (int i = 4; i >= 0; --i)
+      digests[static_cast<std::size_t>(t)] = digests[static_cast<std::size_t>(t)] * 10 + t + i;
   expect_equal("lists on the heap", out.fetch(), digests);
 
   std::vector<unsigned long long> numbers;
-  for (int i = 0; i < 65; ++i) numbers.push_back(0x9e3779b97f4a7c15ull * static_cast<unsigned long long>(i * i + 1) >> i % 40);
+  for (int i = 0; i < 65; ++i)
+    numbers.push_back(0x9e3779b97f4a7c15ull * static_cast<unsigned long long>(i * i + 1) >> i % 40);
   Array<unsigned long long> in(numbers), digest(64);
   wide<<<1, 64>>>(digest, in);
   finish("wide");
@@ -313,16 +348,19 @@ void check_memory() {
 
 // ---- printf and assert ----
 
-constexpr const char* kFormats[] = {"%d|%5d|%-6i|%05d|%+d|% d\n", "%u %x %#X %o %#o\n", "%c%c %s [%8s] [%-7s] [%.2s]\n", "%f %.2f %10.3e %G %a\n",
-                                    "%lld %llu %llx %ld\n", "%hd %hu %% %p\n"};
+constexpr const char* kFormats[] = {"%d|%5d|%-6i|%05d|%+d|% d\n",    "%u %x %#X %o %#o\n",
+                                    "%c%c %s [%8s] [%-7s] [%.2s]\n", "%f %.2f %10.3e %G %a\n",
+                                    "%lld %llu %llx %ld\n",          "%hd %hu %% %p\n"};
 
 __global__ void print(int* returned) {
   returned[0] = printf("%d|%5d|%-6i|%05d|%+d|% d\n", -7, 42, 99, -12, 5, 6);
   returned[1] = printf("%u %x %#X %o %#o\n", 4000000000u, 0xbeefu, 0xcafeu, 64u, 8u);
   returned[2] = printf("%c%c %s [%8s] [%-7s] [%.2s]\n", 'o', 'k', "string", "right", "left", "cut");
   returned[3] = printf("%f %.2f %10.3e %G %a\n", 1.5f, -2.345, 12345.678, 1e-10, 0.1);
-  returned[4] = printf("%lld %llu %llx %ld\n", -9000000000000ll, 18446744073709551615ull, 0x123456789abcdefull, 77l);
-  returned[5] = printf("%hd %hu %% %p\n", static_cast<short>(-3), static_cast<unsigned short>(65000), reinterpret_cast<void*>(0x1234));
+  returned[4] =
+      printf("%lld %llu %llx %ld\n", -9000000000000ll, 18446744073709551615ull, 0x123456789abcdefull, 77l);
+  returned[5] = printf("%hd %hu %% %p\n", static_cast<short>(-3), static_cast<unsigned short>(65000),
+                       reinterpret_cast<void*>(0x1234));
   returned[6] = printf("nothing\n");
 }
 
@@ -341,7 +379,8 @@ void check_printf() {
   close(ends[1]);
   std::string got;
   char buffer[4096];
-  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) got.append(buffer, static_cast<std::size_t>(n));
+  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;)
+    got.append(buffer, static_cast<std::size_t>(n));
   close(ends[0]);
   EXPECT(ran == cudaSuccess);
   std::string expected;
@@ -354,7 +393,8 @@ void check_printf() {
   add_line(kFormats[2], 'o', 'k', "string", "right", "left", "cut");
   add_line(kFormats[3], 1.5, -2.345, 12345.678, 1e-10, 0.1);
   add_line(kFormats[4], -9000000000000ll, 18446744073709551615ull, 0x123456789abcdefull, 77l);
-  add_line(kFormats[5], static_cast<short>(-3), static_cast<unsigned short>(65000), reinterpret_cast<void*>(0x1234));
+  add_line(kFormats[5], static_cast<short>(-3), static_cast<unsigned short>(65000),
+           reinterpret_cast<void*>(0x1234));
   expected += "nothing\n";
   if (got != expected) std::printf("printed:\n%sexpected:\n%s", got.c_str(), expected.c_str());
   EXPECT(got == expected);
@@ -373,7 +413,8 @@ void check_assert() {
     failing<<<1, 32>>>(20);
     right = right && cudaDeviceSynchronize() == cudaErrorAssert;
     int* memory = nullptr;
-    right = right && cudaMalloc(&memory, 4) == cudaErrorAssert && cudaGetLastError() == cudaErrorAssert && cudaDeviceSynchronize() == cudaErrorAssert;
+    right = right && cudaMalloc(&memory, 4) == cudaErrorAssert && cudaGetLastError() == cudaErrorAssert &&
+            cudaDeviceSynchronize() == cudaErrorAssert;
     _exit(right ? 0 : 1);
   }
   int ended = 0;

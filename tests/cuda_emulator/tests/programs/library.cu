@@ -1,5 +1,4 @@
 // CUB and Thrust, whose kernels nobody here wrote, against the algorithms of the standard library.
-#include <cub/cub.cuh>
 #include <thrust/device_vector.h>
 #include <thrust/execution_policy.h>
 #include <thrust/functional.h>
@@ -8,6 +7,7 @@
 #include <thrust/scan.h>
 #include <thrust/sort.h>
 #include <thrust/transform.h>
+#include <cub/cub.cuh>
 
 #include <algorithm>
 #include <map>
@@ -72,11 +72,13 @@ void check_blocks() {
   std::vector<std::pair<unsigned, int>> sorted;
   std::vector<int> sums(kN);
   for (const int value : in.host) sorted.emplace_back(static_cast<unsigned>(value * 7919), value);
-  std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
   std::exclusive_scan(in.host.begin(), in.host.end(), sums.begin(), 0);
   expect_equal("BlockScan", scanned.fetch(), sums);
   keys.fetch(), values.fetch();
-  for (std::size_t i = 0; i < kN; ++i) EXPECT(keys.host[i] == sorted[i].first && values.host[i] == sorted[i].second);
+  for (std::size_t i = 0; i < kN; ++i)
+    EXPECT(keys.host[i] == sorted[i].first && values.host[i] == sorted[i].second);
   int most = in.host[0];
   for (std::size_t i = 0; i < kN; i += kItems) most = std::max(most, in.host[i]);
   expect_equal("BlockReduce", reduced.fetch(), {std::accumulate(in.host.begin(), in.host.end(), 0), most});
@@ -103,22 +105,29 @@ void check_device(int n) {
   Array<int> in(numbers(n, 500)), out(size), values(numbers(n, 1 << 30, 2)), values_out(size), one(1);
   const int* from = in;
   int *to = out, *result = one;
-  run("DeviceReduce::Sum", [&](void* m, std::size_t& b) { return cub::DeviceReduce::Sum(m, b, from, result, n); });
+  run("DeviceReduce::Sum",
+      [&](void* m, std::size_t& b) { return cub::DeviceReduce::Sum(m, b, from, result, n); });
   expect_equal("DeviceReduce::Sum", one.fetch(), {std::accumulate(in.host.begin(), in.host.end(), 0)});
-  run("DeviceReduce::Min", [&](void* m, std::size_t& b) { return cub::DeviceReduce::Min(m, b, from, result, n); });
+  run("DeviceReduce::Min",
+      [&](void* m, std::size_t& b) { return cub::DeviceReduce::Min(m, b, from, result, n); });
   expect_equal("DeviceReduce::Min", one.fetch(), {*std::min_element(in.host.begin(), in.host.end())});
 
   std::vector<int> expected(size);
   std::exclusive_scan(in.host.begin(), in.host.end(), expected.begin(), 0);
-  run("DeviceScan::ExclusiveSum", [&](void* m, std::size_t& b) { return cub::DeviceScan::ExclusiveSum(m, b, from, to, n); });
+  run("DeviceScan::ExclusiveSum",
+      [&](void* m, std::size_t& b) { return cub::DeviceScan::ExclusiveSum(m, b, from, to, n); });
   expect_equal("DeviceScan::ExclusiveSum", out.fetch(), expected);
 
   int* values_to = values_out;
   const int* values_from = values;
-  run("DeviceRadixSort::SortPairs", [&](void* m, std::size_t& b) { return cub::DeviceRadixSort::SortPairs(m, b, from, to, values_from, values_to, n); });
+  run("DeviceRadixSort::SortPairs", [&](void* m, std::size_t& b) {
+    return cub::DeviceRadixSort::SortPairs(m, b, from, to, values_from, values_to, n);
+  });
   std::vector<int> order(size), sorted(size), carried(size);
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return in.host[static_cast<std::size_t>(a)] < in.host[static_cast<std::size_t>(b)]; });
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+    return in.host[static_cast<std::size_t>(a)] < in.host[static_cast<std::size_t>(b)];
+  });
   for (std::size_t i = 0; i < size; ++i) {
     sorted[i] = in.host[static_cast<std::size_t>(order[i])];
     carried[i] = values.host[static_cast<std::size_t>(order[i])];
@@ -126,17 +135,23 @@ void check_device(int n) {
   expect_equal("DeviceRadixSort, keys", out.fetch(), sorted);
   expect_equal("DeviceRadixSort, values", values_out.fetch(), carried);
 
-  run("DeviceSelect::If", [&](void* m, std::size_t& b) { return cub::DeviceSelect::If(m, b, from, to, result, n, Even{}); });
+  run("DeviceSelect::If",
+      [&](void* m, std::size_t& b) { return cub::DeviceSelect::If(m, b, from, to, result, n, Even{}); });
   std::vector<int> selected;
   std::copy_if(in.host.begin(), in.host.end(), std::back_inserter(selected), Even{});
   expect_equal("DeviceSelect, count", one.fetch(), {static_cast<int>(selected.size())});
   out.fetch();
-  expect_equal("DeviceSelect", std::vector<int>(out.host.begin(), out.host.begin() + static_cast<std::ptrdiff_t>(selected.size())), selected);
+  expect_equal(
+      "DeviceSelect",
+      std::vector<int>(out.host.begin(), out.host.begin() + static_cast<std::ptrdiff_t>(selected.size())),
+      selected);
 
   constexpr int kBins = 10;
   Array<int> bins(kBins);
   int* counts = bins;
-  run("DeviceHistogram", [&](void* m, std::size_t& b) { return cub::DeviceHistogram::HistogramEven(m, b, from, counts, kBins + 1, -250, 250, n); });
+  run("DeviceHistogram", [&](void* m, std::size_t& b) {
+    return cub::DeviceHistogram::HistogramEven(m, b, from, counts, kBins + 1, -250, 250, n);
+  });
   std::vector<int> histogram(kBins);
   for (const int value : in.host) ++histogram[static_cast<std::size_t>((value + 250) / 50)];
   expect_equal("DeviceHistogram", bins.fetch(), histogram);
@@ -158,9 +173,11 @@ void check_thrust(int n) {
   const std::vector<int> keys = numbers(n, 40, 3);
   std::vector<float> numbers_of_keys(keys.begin(), keys.end());
   thrust::device_vector<int> device_keys(keys.begin(), keys.end()), sums(keys.size());
-  thrust::device_vector<float> device_floats(numbers_of_keys.begin(), numbers_of_keys.end()), mapped(keys.size());
+  thrust::device_vector<float> device_floats(numbers_of_keys.begin(), numbers_of_keys.end()),
+      mapped(keys.size());
 
-  thrust::transform(device_floats.begin(), device_floats.end(), device_keys.begin(), mapped.begin(), Affine{0.5f});
+  thrust::transform(device_floats.begin(), device_floats.end(), device_keys.begin(), mapped.begin(),
+                    Affine{0.5f});
   std::vector<float> expected_map;
   for (const int key : keys) expected_map.push_back(Affine{0.5f}(static_cast<float>(key), key));
   expect_equal("thrust::transform", host_copy(mapped), expected_map);
@@ -177,7 +194,9 @@ void check_thrust(int n) {
 
   thrust::device_vector<int> unique_keys(keys.size());
   thrust::device_vector<float> totals(keys.size());
-  const auto ends = thrust::reduce_by_key(device_keys.begin(), device_keys.end(), thrust::make_constant_iterator(1.5f), unique_keys.begin(), totals.begin());
+  const auto ends =
+      thrust::reduce_by_key(device_keys.begin(), device_keys.end(), thrust::make_constant_iterator(1.5f),
+                            unique_keys.begin(), totals.begin());
   std::map<int, int, std::greater<int>> counts;
   for (const int key : keys) ++counts[key];
   const auto found = static_cast<std::size_t>(ends.first - unique_keys.begin());

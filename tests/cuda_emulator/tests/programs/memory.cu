@@ -9,7 +9,8 @@ template <class T>
 std::vector<T> pattern(int n) {
   std::vector<T> values(static_cast<std::size_t>(n));
   auto* bytes = reinterpret_cast<unsigned char*>(values.data());
-  for (std::size_t i = 0; i < values.size() * sizeof(T); ++i) bytes[i] = static_cast<unsigned char>(i * 37 + i / 256 * 11 + 5);
+  for (std::size_t i = 0; i < values.size() * sizeof(T); ++i)
+    bytes[i] = static_cast<unsigned char>(i * 37 + i / 256 * 11 + 5);
   return values;
 }
 
@@ -80,7 +81,8 @@ struct __attribute__((packed)) Packed {
   double c;
 };
 
-__global__ void structures(Odd* out, const Odd* in, Packed* packed_out, const Packed* packed_in, unsigned char* bytes, const unsigned char* from) {
+__global__ void structures(Odd* out, const Odd* in, Packed* packed_out, const Packed* packed_in,
+                           unsigned char* bytes, const unsigned char* from) {
   const int t = static_cast<int>(threadIdx.x);
   Odd odd = in[31 - t];
   odd.b = static_cast<short>(odd.b + 1);
@@ -97,7 +99,8 @@ void check_structures() {
   std::vector<Odd> odd(32);
   std::vector<Packed> packed(32);
   for (int i = 0; i < 32; ++i) {
-    odd[static_cast<std::size_t>(i)] = {static_cast<unsigned char>(i), static_cast<short>(-i), i * 1000, i / 3.0, {1, 2, 3, 4, 5}};
+    odd[static_cast<std::size_t>(i)] = {
+        static_cast<unsigned char>(i), static_cast<short>(-i), i * 1000, i / 3.0, {1, 2, 3, 4, 5}};
     packed[static_cast<std::size_t>(i)] = {static_cast<unsigned char>(i), i - 16, i * 2.5};
   }
   Array<Odd> in(odd), out(32);
@@ -111,23 +114,31 @@ void check_structures() {
     expected.b = static_cast<short>(expected.b + 1);
     expected.e[t % 5] = static_cast<unsigned char>(t);
     const Odd& got = out.host[static_cast<std::size_t>(t)];
-    EXPECT(got.a == expected.a && got.b == expected.b && got.c == expected.c && got.d == expected.d && std::memcmp(got.e, expected.e, 5) == 0);
+    EXPECT(got.a == expected.a && got.b == expected.b && got.c == expected.c && got.d == expected.d &&
+           std::memcmp(got.e, expected.e, 5) == 0);
     const Packed& g = packed_out.host[static_cast<std::size_t>(t)];
     EXPECT(g.a == t + 1 && g.b == (t - 16) * 3 && g.c == t * 1.25);
-    for (int i = 0; i < 40; ++i) EXPECT(bytes.host[static_cast<std::size_t>(t * 40 + i)] == (i < t ? from.host[static_cast<std::size_t>(t * 3 + 1 + i)] : t));
+    for (int i = 0; i < 40; ++i)
+      EXPECT(bytes.host[static_cast<std::size_t>(t * 40 + i)] ==
+             (i < t ? from.host[static_cast<std::size_t>(t * 3 + 1 + i)] : t));
   }
 }
 
 // ---- cp.async ----
 
-__device__ unsigned shared_address(const void* pointer) { return static_cast<unsigned>(__cvta_generic_to_shared(pointer)); }
+__device__ unsigned shared_address(const void* pointer) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
+}
 
 template <int Size>
 __device__ void copy_async(void* to, const void* from, int bytes) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)), "l"(from), "n"(Size), "r"(bytes) : "memory");
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)), "l"(from),
+               "n"(Size), "r"(bytes)
+               : "memory");
 }
 
-// Each thread copies `bytes` of Size, for every number of bytes; the rest becomes zero. The threads exchange what they got.
+// Each thread copies `bytes` of Size, for every number of bytes; the rest becomes zero. The threads exchange
+// what they got.
 template <int Size>
 __global__ void zero_fill(unsigned char* out, const unsigned char* in) {
   __shared__ alignas(16) unsigned char tile[64 * Size];
@@ -144,7 +155,8 @@ __global__ void zero_fill(unsigned char* out, const unsigned char* in) {
 
 template <int Size>
 void check_zero_fill() {
-  Array<unsigned char> in(pattern<unsigned char>(64 * Size)), out(static_cast<std::size_t>(64 * Size * (Size + 1)));
+  Array<unsigned char> in(pattern<unsigned char>(64 * Size)),
+      out(static_cast<std::size_t>(64 * Size * (Size + 1)));
   zero_fill<Size><<<1, 64>>>(out, in);
   finish("zero_fill");
   out.fetch();
@@ -165,17 +177,25 @@ __global__ void pipeline(int* out, const int* in, int rows) {
   const auto fetch = [&](int row) {
     if (row < rows) {
       int* to = &stages[row % kStages][4 * t];
-      if (Intrinsics) __pipeline_memcpy_async(to, in + row * 256 + 4 * t, 16, row == rows - 1 ? 8 : 0);
-      else asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(in + row * 256 + 4 * t), "r"(row == rows - 1 ? 8 : 16) : "memory");
+      if (Intrinsics)
+        __pipeline_memcpy_async(to, in + row * 256 + 4 * t, 16, row == rows - 1 ? 8 : 0);
+      else
+        asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+                     "l"(in + row * 256 + 4 * t), "r"(row == rows - 1 ? 8 : 16)
+                     : "memory");
     }
-    if (Intrinsics) __pipeline_commit();
-    else asm volatile("cp.async.commit_group;" ::: "memory");
+    if (Intrinsics)
+      __pipeline_commit();
+    else
+      asm volatile("cp.async.commit_group;" ::: "memory");
   };
   for (int s = 0; s < kStages - 1; ++s) fetch(s);
   int sum = 0;
   for (int row = 0; row < rows; ++row) {
-    if (Intrinsics) __pipeline_wait_prior(kStages - 2);
-    else asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
+    if (Intrinsics)
+      __pipeline_wait_prior(kStages - 2);
+    else
+      asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
     __syncthreads();
     fetch(row + kStages - 1);
     for (int i = 0; i < 4; ++i) sum = sum * 3 + stages[row % kStages][(t + 64 * i + 17) % 256];
@@ -197,12 +217,15 @@ void check_pipeline() {
     for (int row = 0; row < kRows; ++row) {
       for (int i = 0; i < 4; ++i) {
         const int at = (t + 64 * i + 17) % 256;
-        sum = sum * 3 + static_cast<unsigned>(row == kRows - 1 && at % 4 >= 2 ? 0 : numbers[static_cast<std::size_t>(row * 256 + at)]);
+        sum = sum * 3 + static_cast<unsigned>(row == kRows - 1 && at % 4 >= 2
+                                                  ? 0
+                                                  : numbers[static_cast<std::size_t>(row * 256 + at)]);
       }
       expected[static_cast<std::size_t>(row * 64 + t)] = static_cast<int>(sum);
     }
   }
-  expect_equal(Intrinsics ? "a pipeline of __pipeline_memcpy_async" : "a pipeline of cp.async", out.fetch(), expected);
+  expect_equal(Intrinsics ? "a pipeline of __pipeline_memcpy_async" : "a pipeline of cp.async", out.fetch(),
+               expected);
 }
 
 // ---- copies by the host ----
@@ -221,7 +244,9 @@ void check_host_copies() {
   read_table<<<1, 64>>>(out);
   finish("read_table");
   std::vector<int> expected(64);
-  for (int i = 0; i < 64; ++i) expected[static_cast<std::size_t>(i)] = numbers[static_cast<std::size_t>(63 - i >= 60 ? 63 - i - 52 : 63 - i)];
+  for (int i = 0; i < 64; ++i)
+    expected[static_cast<std::size_t>(i)] =
+        numbers[static_cast<std::size_t>(63 - i >= 60 ? 63 - i - 52 : 63 - i)];
   expect_equal("a constant table", out.fetch(), expected);
 
   // A window of 5 rows of 12 numbers, through a pitched array and a variable.
@@ -231,16 +256,21 @@ void check_host_copies() {
   std::size_t pitch = 0;
   void* symbol = nullptr;
   OK(cudaMallocPitch(&pitched, &pitch, 20 * sizeof(float), 10));
-  OK(cudaMemcpy2D(pitched, pitch, image.data(), 20 * sizeof(float), 20 * sizeof(float), 10, cudaMemcpyHostToDevice));
+  OK(cudaMemcpy2D(pitched, pitch, image.data(), 20 * sizeof(float), 20 * sizeof(float), 10,
+                  cudaMemcpyHostToDevice));
   OK(cudaGetSymbolAddress(&symbol, grid_values));
   OK(cudaMemset2D(symbol, 16 * sizeof(float), 0, 16 * sizeof(float), 8));
   const auto* window = reinterpret_cast<const float*>(reinterpret_cast<const char*>(pitched) + 3 * pitch) + 2;
-  OK(cudaMemcpy2D(symbol, 16 * sizeof(float), window, pitch, 12 * sizeof(float), 5, cudaMemcpyDeviceToDevice));
+  OK(cudaMemcpy2D(symbol, 16 * sizeof(float), window, pitch, 12 * sizeof(float), 5,
+                  cudaMemcpyDeviceToDevice));
   add_to_grid<<<1, dim3(16, 8)>>>();
   finish("add_to_grid");
-  OK(cudaMemcpy2D(back.data(), 16 * sizeof(float), symbol, 16 * sizeof(float), 14 * sizeof(float), 8, cudaMemcpyDeviceToHost));
+  OK(cudaMemcpy2D(back.data(), 16 * sizeof(float), symbol, 16 * sizeof(float), 14 * sizeof(float), 8,
+                  cudaMemcpyDeviceToHost));
   for (int r = 0; r < 8; ++r)
-    for (int c = 0; c < 14; ++c) wanted[static_cast<std::size_t>(r * 16 + c)] = static_cast<float>(r + (r < 5 && c < 12 ? (r + 3) * 20 + c + 2 : 0));
+    for (int c = 0; c < 14; ++c)
+      wanted[static_cast<std::size_t>(r * 16 + c)] =
+          static_cast<float>(r + (r < 5 && c < 12 ? (r + 3) * 20 + c + 2 : 0));
   expect_equal("two-dimensional copies", back, wanted);
   OK(cudaFree(pitched));
 }

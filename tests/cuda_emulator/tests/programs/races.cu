@@ -1,5 +1,6 @@
-// Kernels with a seeded race, each next to its correct twin. `races --list` prints "NAME race" or "NAME clean" per line, `races NAME` runs one of them.
-// check_races.sh runs all of them under the emulator's race check. Which accesses race never depends on the schedule.
+// Kernels with a seeded race, each next to its correct twin. `races --list` prints "NAME race" or "NAME
+// clean" per line, `races NAME` runs one of them. check_races.sh runs all of them under the emulator's race
+// check. Which accesses race never depends on the schedule.
 #include <cooperative_groups.h>
 
 #include <cstdio>
@@ -14,8 +15,12 @@ __device__ unsigned counter, ticket, status[kBlocks], arrived;
 __device__ int lock_word;
 __device__ unsigned char bytes[kThreads];
 
-__device__ __forceinline__ void named_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
-__device__ __forceinline__ void named_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+__device__ __forceinline__ void named_sync(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void named_arrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 
 template <bool Correct>
 __global__ void read_of_neighbours() {
@@ -59,7 +64,8 @@ __global__ void named_barriers() {
   result[t] = tile[Correct ? t ^ 32 : t ^ 64];
 }
 
-// Warps 0 and 1 produce and arrive, warps 2 and 3 wait. The wrong one produces once more after it has arrived.
+// Warps 0 and 1 produce and arrive, warps 2 and 3 wait. The wrong one produces once more after it has
+// arrived.
 template <bool Correct>
 __global__ void arrive_and_wait() {
   __shared__ int tile[kThreads];
@@ -121,8 +127,10 @@ __global__ void histogram() {
 template <bool Correct>
 __global__ void blocks_count() {
   if (threadIdx.x != 0) return;
-  if (Correct) atomicAdd(&total, 1);
-  else total = total + 1;
+  if (Correct)
+    atomicAdd(&total, 1);
+  else
+    total = total + 1;
 }
 
 template <bool Correct>
@@ -136,7 +144,8 @@ __global__ void spin_lock() {
   atomicExch(&lock_word, 0);
 }
 
-// Each block waits for the one before it (blocks take tickets: they start in this order) and continues its sum.
+// Each block waits for the one before it (blocks take tickets: they start in this order) and continues its
+// sum.
 template <bool Correct>
 __global__ void look_back() {
   __shared__ unsigned mine;
@@ -167,7 +176,8 @@ __global__ void release_acquire_chain() {
   __syncthreads();
   const unsigned block = mine;
   unsigned seen = block == 0;
-  while (t == 0 && seen == 0) asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(&status[block - 1]) : "memory");
+  while (t == 0 && seen == 0)
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(&status[block - 1]) : "memory");
   __syncthreads();
   data[block * kThreads + t] = block == 0 ? t : data[(block - 1) * kThreads + (t ^ 5)];
   __syncthreads();
@@ -214,9 +224,10 @@ struct Scenario {
   bool cooperative;
 };
 
-#define TWINS(kernel, blocks, threads, cooperative)                                                          \
-  {#kernel, false, reinterpret_cast<const void*>(&kernel<true>), blocks, threads, cooperative},              \
-  {#kernel "_wrong", true, reinterpret_cast<const void*>(&kernel<false>), blocks, threads, cooperative}
+#define TWINS(kernel, blocks, threads, cooperative)                                                        \
+  {#kernel, false, reinterpret_cast<const void*>(&kernel<true>), blocks, threads, cooperative}, {          \
+#kernel "_wrong", true, reinterpret_cast < const void*>(&kernel <false>), blocks, threads, cooperative \
+  }
 
 const Scenario kScenarios[] = {
     TWINS(read_of_neighbours, 1, kThreads, false),
@@ -231,15 +242,18 @@ const Scenario kScenarios[] = {
     TWINS(blocks_count, kBlocks, kThreads, false),
     TWINS(spin_lock, kBlocks, kThreads, false),
     TWINS(look_back, kBlocks, kThreads, false),
-    {"release_acquire_chain", false, reinterpret_cast<const void*>(&release_acquire_chain), kBlocks, kThreads, false},
+    {"release_acquire_chain", false, reinterpret_cast<const void*>(&release_acquire_chain), kBlocks, kThreads,
+     false},
     TWINS(grid_barrier, kBlocks, kThreads, true),
-    {"hand_made_grid_barrier", false, reinterpret_cast<const void*>(&hand_made_grid_barrier), kBlocks, kThreads, true},
+    {"hand_made_grid_barrier", false, reinterpret_cast<const void*>(&hand_made_grid_barrier), kBlocks,
+     kThreads, true},
 };
 
 int run(const Scenario& scenario) {
   const dim3 grid(scenario.blocks), block(scenario.threads);
-  const cudaError_t launched = scenario.cooperative ? cudaLaunchCooperativeKernel(scenario.kernel, grid, block, nullptr, 0, nullptr)
-                                                    : cudaLaunchKernel(scenario.kernel, grid, block, nullptr, 0, nullptr);
+  const cudaError_t launched =
+      scenario.cooperative ? cudaLaunchCooperativeKernel(scenario.kernel, grid, block, nullptr, 0, nullptr)
+                           : cudaLaunchKernel(scenario.kernel, grid, block, nullptr, 0, nullptr);
   const cudaError_t finished = launched == cudaSuccess ? cudaDeviceSynchronize() : launched;
   if (finished == cudaSuccess) return 0;
   std::fprintf(stderr, "%s: %s\n", scenario.name, cudaGetErrorString(finished));
@@ -250,7 +264,8 @@ int run(const Scenario& scenario) {
 
 int main(int count, char** words) {
   for (const Scenario& scenario : kScenarios) {
-    if (count == 2 && std::strcmp(words[1], "--list") == 0) std::printf("%s %s\n", scenario.name, scenario.races ? "race" : "clean");
+    if (count == 2 && std::strcmp(words[1], "--list") == 0)
+      std::printf("%s %s\n", scenario.name, scenario.races ? "race" : "clean");
     if (count == 2 && std::strcmp(words[1], scenario.name) == 0) return run(scenario);
   }
   return count == 2 && std::strcmp(words[1], "--list") == 0 ? 0 : 2;

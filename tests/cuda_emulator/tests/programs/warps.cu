@@ -1,4 +1,5 @@
-// Lanes of a warp: shuffles, votes, matches, reductions, divergence, cooperative groups below the warp, and lanes that wait for each other.
+// Lanes of a warp: shuffles, votes, matches, reductions, divergence, cooperative groups below the warp, and
+// lanes that wait for each other.
 #include <cooperative_groups.h>
 #include <cooperative_groups/reduce.h>
 #include <cooperative_groups/scan.h>
@@ -19,20 +20,31 @@ __host__ __device__ inline int source_lane(int kind, int lane, int argument, int
   const int first = lane & ~(width - 1);
   int from;
   switch (kind) {
-    case 0: return first | (argument & (width - 1));
-    case 1: from = lane - argument; return from < first ? lane : from;
-    case 2: from = lane + argument; return from >= first + width ? lane : from;
-    default: from = lane ^ argument; return from >= first + width ? lane : from;
+    case 0:
+      return first | (argument & (width - 1));
+    case 1:
+      from = lane - argument;
+      return from < first ? lane : from;
+    case 2:
+      from = lane + argument;
+      return from >= first + width ? lane : from;
+    default:
+      from = lane ^ argument;
+      return from >= first + width ? lane : from;
   }
 }
 
 template <class T>
 __device__ T shuffle(int kind, T value, int argument, int width) {
   switch (kind) {
-    case 0: return __shfl_sync(~0u, value, argument, width);
-    case 1: return __shfl_up_sync(~0u, value, static_cast<unsigned>(argument), width);
-    case 2: return __shfl_down_sync(~0u, value, static_cast<unsigned>(argument), width);
-    default: return __shfl_xor_sync(~0u, value, argument, width);
+    case 0:
+      return __shfl_sync(~0u, value, argument, width);
+    case 1:
+      return __shfl_up_sync(~0u, value, static_cast<unsigned>(argument), width);
+    case 2:
+      return __shfl_down_sync(~0u, value, static_cast<unsigned>(argument), width);
+    default:
+      return __shfl_xor_sync(~0u, value, argument, width);
   }
 }
 
@@ -41,7 +53,8 @@ __global__ void shuffles(T* out, int width) {
   const int lane = static_cast<int>(threadIdx.x);
   const T value = static_cast<T>(lane * 1000003ll + 17);
   for (int kind = 0; kind < 4; ++kind)
-    for (int argument = 0; argument < 32; ++argument) out[(kind * 32 + argument) * 32 + lane] = shuffle(kind, value, argument, width);
+    for (int argument = 0; argument < 32; ++argument)
+      out[(kind * 32 + argument) * 32 + lane] = shuffle(kind, value, argument, width);
 }
 
 // A different source per lane; sources outside of the segment wrap around.
@@ -60,13 +73,16 @@ void check_shuffles(const char* type) {
     for (int kind = 0; kind < 4; ++kind)
       for (int argument = 0; argument < 32; ++argument)
         for (int lane = 0; lane < 32; ++lane)
-          expected[static_cast<std::size_t>((kind * 32 + argument) * 32 + lane)] = static_cast<T>(source_lane(kind, lane, argument, width) * 1000003ll + 17);
-    expect_equal(std::string("shuffles of ") + type + " in segments of " + std::to_string(width), out.fetch(), expected);
+          expected[static_cast<std::size_t>((kind * 32 + argument) * 32 + lane)] =
+              static_cast<T>(source_lane(kind, lane, argument, width) * 1000003ll + 17);
+    expect_equal(std::string("shuffles of ") + type + " in segments of " + std::to_string(width), out.fetch(),
+                 expected);
     Array<int> gathered(32);
     gather<<<1, 32>>>(gathered, width);
     finish("gather");
     std::vector<int> from(32);
-    for (int lane = 0; lane < 32; ++lane) from[static_cast<std::size_t>(lane)] = 7 * source_lane(0, lane, lane * 5 + 3, width);
+    for (int lane = 0; lane < 32; ++lane)
+      from[static_cast<std::size_t>(lane)] = 7 * source_lane(0, lane, lane * 5 + 3, width);
     expect_equal("gathering shuffles", gathered.fetch(), from);
   }
 }
@@ -103,9 +119,12 @@ __global__ void votes(unsigned* out, const int* values, const int* group) {
     const unsigned of_group = __ballot_sync(~0u, mine == g);
     mask = mine == g ? of_group : mask;
   }
-  if (mine == 0) vote_all(out, mask, lane, values[lane]);
-  else if (mine == 1) vote_all(out, mask, lane, values[lane]);
-  else vote_all(out, mask, lane, values[lane]);  // two groups, each with a mask of its own, in one instruction
+  if (mine == 0)
+    vote_all(out, mask, lane, values[lane]);
+  else if (mine == 1)
+    vote_all(out, mask, lane, values[lane]);
+  else
+    vote_all(out, mask, lane, values[lane]);  // two groups, each with a mask of its own, in one instruction
 }
 
 void check_votes() {
@@ -140,9 +159,24 @@ void check_votes() {
         conjunction &= static_cast<unsigned>(v) | 0x100u;
         exclusive ^= static_cast<unsigned>(v) << other % 8;
       }
-      const unsigned row[kVotes] = {ballot, any, all, equal, alike ? mask : 0, alike, equal, mask + 1, sum, 0 - sum,
-                                    static_cast<unsigned>(least), static_cast<unsigned>(most), most_unsigned, conjunction, mask, exclusive};
-      for (int slot = 0; slot < kVotes; ++slot) expected[static_cast<std::size_t>(slot * 32 + lane)] = row[slot];
+      const unsigned row[kVotes] = {ballot,
+                                    any,
+                                    all,
+                                    equal,
+                                    alike ? mask : 0,
+                                    alike,
+                                    equal,
+                                    mask + 1,
+                                    sum,
+                                    0 - sum,
+                                    static_cast<unsigned>(least),
+                                    static_cast<unsigned>(most),
+                                    most_unsigned,
+                                    conjunction,
+                                    mask,
+                                    exclusive};
+      for (int slot = 0; slot < kVotes; ++slot)
+        expected[static_cast<std::size_t>(slot * 32 + lane)] = row[slot];
     }
     expect_equal("votes, round " + std::to_string(round), out.fetch(), expected);
   }
@@ -162,11 +196,19 @@ __host__ __device__ inline int wander(int lane) {
       }
     } else {
       switch (n % 6) {
-        case 0: steps += 2; break;
-        case 1: steps += lane % 3;  // and on
-        case 2: steps ^= 1; break;
-        case 4: if (lane % 4 == 1) steps += 5; break;
-        default: break;
+        case 0:
+          steps += 2;
+          break;
+        case 1:
+          steps += lane % 3;  // and on
+        case 2:
+          steps ^= 1;
+          break;
+        case 4:
+          if (lane % 4 == 1) steps += 5;
+          break;
+        default:
+          break;
       }
     }
   }
@@ -238,7 +280,14 @@ void check_tiles() {
       sum += first + i;
       if (first + i <= t) up_to += first + i;
     }
-    const int row[8] = {t % Size, t / Size, t % Size == Size - 1 ? t : t + 1, first + Size - 1, ballot, sum, up_to, t == first ? 0 : t - 1};
+    const int row[8] = {t % Size,
+                        t / Size,
+                        t % Size == Size - 1 ? t : t + 1,
+                        first + Size - 1,
+                        ballot,
+                        sum,
+                        up_to,
+                        t == first ? 0 : t - 1};
     expected.insert(expected.end(), row, row + 8);
   }
   // The first value of an exclusive scan with a functor of one's own is undefined.

@@ -19,7 +19,8 @@ inline void expect(bool holds, const char* what, const char* file, int line) {
 
 inline void expect_error(cudaError_t got, cudaError_t wanted, const char* what, const char* file, int line) {
   if (got == wanted) return;
-  std::printf("%s:%d: failed: %s: expected %s, got %s\n", file, line, what, cudaGetErrorName(wanted), cudaGetErrorName(got));
+  std::printf("%s:%d: failed: %s: expected %s, got %s\n", file, line, what, cudaGetErrorName(wanted),
+              cudaGetErrorName(got));
   ++failures();
 }
 

@@ -1,5 +1,6 @@
-// Stream capture and graphs built by hand: replay, update, errors of capture. Any CUDA_EMULATOR_STREAMS and CUDA_EMULATOR_ORDER=forward|reverse|random.
-// Prints findings of kind api on stderr, on purpose: run without CUDA_EMULATOR_FAIL.
+// Stream capture and graphs built by hand: replay, update, errors of capture. Any CUDA_EMULATOR_STREAMS and
+// CUDA_EMULATOR_ORDER=forward|reverse|random. Prints findings of kind api on stderr, on purpose: run without
+// CUDA_EMULATOR_FAIL.
 #include <cstring>
 #include <vector>
 
@@ -90,7 +91,8 @@ static void test_capture_errors() {
   OK(cudaStreamCreate(&blocking));
   OK(cudaEventCreate(&event));
   OK(cudaEventCreate(&outside));
-  EXPECT_ERROR(cudaErrorStreamCaptureUnsupported, cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeGlobal));
+  EXPECT_ERROR(cudaErrorStreamCaptureUnsupported,
+               cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeGlobal));
   EXPECT_ERROR(cudaErrorIllegalState, cudaStreamEndCapture(stream, &graph));
 
   void* p = nullptr;
@@ -218,7 +220,8 @@ static void test_graph_by_hand() {
   (void)cudaGetLastError();
 }
 
-/// Two nodes without an edge: their order is the emulator's choice, and CUDA_EMULATOR_ORDER=reverse turns it round.
+/// Two nodes without an edge: their order is the emulator's choice, and CUDA_EMULATOR_ORDER=reverse turns it
+/// round.
 static void test_order_of_independent_nodes() {
   static std::vector<int> order;
   cudaGraph_t graph = nullptr;
@@ -237,8 +240,10 @@ static void test_order_of_independent_nodes() {
   const char* streams = std::getenv("CUDA_EMULATOR_STREAMS");
   EXPECT(order.size() == 3);
   if (order.size() == 3 && !(streams && std::strcmp(streams, "random") == 0)) {
-    if (!wanted || std::strcmp(wanted, "forward") == 0) EXPECT(order[0] == 0 && order[2] == 2);
-    else if (std::strcmp(wanted, "reverse") == 0) EXPECT(order[0] == 2 && order[2] == 0);
+    if (!wanted || std::strcmp(wanted, "forward") == 0)
+      EXPECT(order[0] == 0 && order[2] == 2);
+    else if (std::strcmp(wanted, "reverse") == 0)
+      EXPECT(order[0] == 2 && order[2] == 0);
   }
 }
 

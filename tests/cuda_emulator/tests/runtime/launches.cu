@@ -21,7 +21,8 @@ static bool is_90() {
 }
 
 template <class... Arguments>
-static cudaError_t launch(void (*kernel)(Arguments...), dim3 grid, dim3 block, std::size_t shared, Arguments... arguments) {
+static cudaError_t launch(void (*kernel)(Arguments...), dim3 grid, dim3 block, std::size_t shared,
+                          Arguments... arguments) {
   kernel<<<grid, block, shared>>>(arguments...);
   return cudaGetLastError();
 }
@@ -48,7 +49,8 @@ static void test_shared_memory() {
   EXPECT(last == 127);
   EXPECT_ERROR(cudaErrorInvalidValue, launch(uses_dynamic, dim3(1), dim3(128), (48 << 10) + 1, out));
   const int most = is_90() ? 232448 : 166912;
-  EXPECT_ERROR(cudaErrorInvalidValue, cudaFuncSetAttribute(uses_dynamic, cudaFuncAttributeMaxDynamicSharedMemorySize, most + 1));
+  EXPECT_ERROR(cudaErrorInvalidValue,
+               cudaFuncSetAttribute(uses_dynamic, cudaFuncAttributeMaxDynamicSharedMemorySize, most + 1));
   (void)cudaGetLastError();
   OK(cudaFuncSetAttribute(uses_dynamic, cudaFuncAttributeMaxDynamicSharedMemorySize, most));
   OK(launch(uses_dynamic, dim3(1), dim3(128), most, out));
@@ -62,9 +64,11 @@ static void test_shared_memory() {
 }
 
 static void test_functions() {
-  EXPECT_ERROR(cudaErrorInvalidDeviceFunction, cudaLaunchKernel(nullptr, dim3(1), dim3(1), nullptr, 0, nullptr));
+  EXPECT_ERROR(cudaErrorInvalidDeviceFunction,
+               cudaLaunchKernel(nullptr, dim3(1), dim3(1), nullptr, 0, nullptr));
   int not_a_kernel = 0;
-  EXPECT_ERROR(cudaErrorInvalidDeviceFunction, cudaLaunchKernel(&not_a_kernel, dim3(1), dim3(1), nullptr, 0, nullptr));
+  EXPECT_ERROR(cudaErrorInvalidDeviceFunction,
+               cudaLaunchKernel(&not_a_kernel, dim3(1), dim3(1), nullptr, 0, nullptr));
   int *a = nullptr, value = 4, n = 16, back = 0;
   OK(cudaMalloc(&a, n * sizeof(int)));
   OK(cudaMemset(a, 0, n * sizeof(int)));
@@ -96,9 +100,11 @@ static void test_cooperative() {
   OK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
   EXPECT(blocks == 8);
   EXPECT(multiprocessors == (is_90() ? 132 : 108));
-  OK(cudaLaunchCooperativeKernel(nothing, dim3(static_cast<unsigned>(blocks * multiprocessors)), dim3(256), nullptr));
+  OK(cudaLaunchCooperativeKernel(nothing, dim3(static_cast<unsigned>(blocks * multiprocessors)), dim3(256),
+                                 nullptr));
   EXPECT_ERROR(cudaErrorCooperativeLaunchTooLarge,
-               cudaLaunchCooperativeKernel(nothing, dim3(static_cast<unsigned>(blocks * multiprocessors + 1)), dim3(256), nullptr));
+               cudaLaunchCooperativeKernel(nothing, dim3(static_cast<unsigned>(blocks * multiprocessors + 1)),
+                                           dim3(256), nullptr));
   (void)cudaGetLastError();
   OK(cudaDeviceSynchronize());
 }
@@ -109,7 +115,8 @@ static void test_occupancy() {
   EXPECT(blocks == 32);
   OK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, nothing, 1024, 0));
   EXPECT(blocks == 2);
-  OK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, nothing, 128, 40 << 10));  // 41 KiB with the reserved one
+  OK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, nothing, 128,
+                                                   40 << 10));  // 41 KiB with the reserved one
   EXPECT(blocks == (is_90() ? 5 : 4));
   OK(cudaOccupancyMaxPotentialBlockSize(&grid, &block, nothing));
   EXPECT(block == 1024 && grid == 2 * (is_90() ? 132 : 108));
@@ -145,7 +152,8 @@ static void test_device() {
   EXPECT(limit == 1 << 24);
   cudaArray_t array = nullptr;
   const cudaChannelFormatDesc format = cudaCreateChannelDesc<float>();
-  EXPECT_ERROR(cudaErrorNotSupported, cudaMallocArray(&array, &format, 16, 16));  // not implemented: fails loudly
+  EXPECT_ERROR(cudaErrorNotSupported,
+               cudaMallocArray(&array, &format, 16, 16));  // not implemented: fails loudly
   (void)cudaGetLastError();
 }
 

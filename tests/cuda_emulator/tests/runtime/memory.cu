@@ -1,5 +1,6 @@
-// Allocation, copies, memset, pointer attributes, pools, and the errors of their wrong use. Any environment (CUDA_EMULATOR_STREAMS=eager|late|random).
-// Prints findings of kind api on stderr, on purpose: run without CUDA_EMULATOR_FAIL.
+// Allocation, copies, memset, pointer attributes, pools, and the errors of their wrong use. Any environment
+// (CUDA_EMULATOR_STREAMS=eager|late|random). Prints findings of kind api on stderr, on purpose: run without
+// CUDA_EMULATOR_FAIL.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,7 +43,8 @@ static void test_poison() {
 
   std::uint8_t* q = nullptr;
   OK(cudaMalloc(&q, 64));
-  OK(cudaMemcpy(q + 1, p + 4, 8, cudaMemcpyDeviceToDevice));  // misaligned: byte 4 is unwritten, 5..10 written, 11 unwritten
+  OK(cudaMemcpy(q + 1, p + 4, 8,
+                cudaMemcpyDeviceToDevice));  // misaligned: byte 4 is unwritten, 5..10 written, 11 unwritten
   OK(cudaMemcpy(host, q, 64, cudaMemcpyDeviceToHost));
   as_expected = true;
   for (int i = 0; i < 64; ++i) as_expected = as_expected && host[i] == (i >= 2 && i < 8 ? 0x11 : 0xFF);
@@ -77,7 +79,8 @@ static void test_wrong_use() {
   EXPECT_ERROR(cudaErrorMemoryAllocation, cudaGetLastError());
   OK(cudaPeekAtLastError());
   EXPECT(std::strcmp(cudaGetErrorName(cudaErrorInvalidValue), "cudaErrorInvalidValue") == 0);
-  EXPECT(std::strcmp(cudaGetErrorString(cudaErrorIllegalAddress), "an illegal memory access was encountered") == 0);
+  EXPECT(std::strcmp(cudaGetErrorString(cudaErrorIllegalAddress),
+                     "an illegal memory access was encountered") == 0);
 }
 
 static void test_boxes() {
@@ -139,7 +142,8 @@ static void test_host_memory() {
 
   std::vector<int> mine(256, 1);
   OK(cudaHostRegister(mine.data(), 1024, cudaHostRegisterDefault));
-  EXPECT_ERROR(cudaErrorHostMemoryAlreadyRegistered, cudaHostRegister(mine.data() + 3, 8, cudaHostRegisterDefault));
+  EXPECT_ERROR(cudaErrorHostMemoryAlreadyRegistered,
+               cudaHostRegister(mine.data() + 3, 8, cudaHostRegisterDefault));
   add_value<<<2, 128>>>(mine.data(), 2, 256);
   OK(cudaHostUnregister(mine.data()));
   EXPECT(mine[255] == 3);

@@ -1,4 +1,5 @@
-// A fault in a kernel loses the context until cudaDeviceReset. Any environment. Prints findings on stderr, on purpose: run without CUDA_EMULATOR_FAIL.
+// A fault in a kernel loses the context until cudaDeviceReset. Any environment. Prints findings on stderr, on
+// purpose: run without CUDA_EMULATOR_FAIL.
 #include "expect.h"
 
 __device__ int counter = 5;

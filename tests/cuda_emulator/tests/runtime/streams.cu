@@ -1,6 +1,7 @@
-// Streams and events: order, implicit synchronisation, host functions, and that CUDA_EMULATOR_STREAMS=late shows missing synchronisation.
-// Run with CUDA_EMULATOR_STREAMS=eager, late and random (and some CUDA_EMULATOR_SEED); it reads the variable to know what to expect.
-// Prints findings of kind api on stderr, on purpose: run without CUDA_EMULATOR_FAIL.
+// Streams and events: order, implicit synchronisation, host functions, and that CUDA_EMULATOR_STREAMS=late
+// shows missing synchronisation. Run with CUDA_EMULATOR_STREAMS=eager, late and random (and some
+// CUDA_EMULATOR_SEED); it reads the variable to know what to expect. Prints findings of kind api on stderr,
+// on purpose: run without CUDA_EMULATOR_FAIL.
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -41,7 +42,8 @@ static void test_missing_host_synchronization() {
   int pageable = 30;
   OK(cudaMemcpyAsync(device, &pageable, sizeof(int), cudaMemcpyHostToDevice, stream));
   pageable = 40;
-  OK(cudaMemcpyAsync(&back, device, sizeof(int), cudaMemcpyDeviceToHost, stream));  // pageable target: synchronous
+  OK(cudaMemcpyAsync(&back, device, sizeof(int), cudaMemcpyDeviceToHost,
+                     stream));  // pageable target: synchronous
   EXPECT(back == 30);
   OK(cudaStreamDestroy(stream));
   OK(cudaFree(device));
@@ -71,11 +73,14 @@ static void test_missing_event() {
     copy_value<<<blocks_for(n), 128, 0, consumer>>>(b, a, n);
     OK(cudaMemcpyAsync(pinned, b, n * sizeof(int), cudaMemcpyDeviceToHost, consumer));
     OK(cudaStreamSynchronize(consumer));
-    if (correct || eager) EXPECT(pinned[n - 1] == 7);
-    else if (late) EXPECT(pinned[n - 1] == 0);
+    if (correct || eager)
+      EXPECT(pinned[n - 1] == 7);
+    else if (late)
+      EXPECT(pinned[n - 1] == 0);
   }
   OK(cudaDeviceSynchronize());
-  // A blocking copy of pageable memory returns before a non-blocking stream may rely on it; a device synchronisation makes it safe.
+  // A blocking copy of pageable memory returns before a non-blocking stream may rely on it; a device
+  // synchronisation makes it safe.
   int value = 99;
   OK(cudaMemcpy(a, &value, sizeof value, cudaMemcpyHostToDevice));
   copy_value<<<1, 128, 0, consumer>>>(b, a, 1);
@@ -105,8 +110,8 @@ static void test_legacy_stream() {
   OK(cudaStreamCreate(&blocking));
   OK(cudaStreamCreate(&other));
   OK(cudaMemsetAsync(a, 0, n * sizeof(int), blocking));
-  add_value<<<blocks_for(n), 128>>>(a, 5, n);                   // legacy: behind the memset
-  add_value<<<blocks_for(n), 128, 0, other>>>(a, 5, n);         // behind the legacy stream
+  add_value<<<blocks_for(n), 128>>>(a, 5, n);            // legacy: behind the memset
+  add_value<<<blocks_for(n), 128, 0, other>>>(a, 5, n);  // behind the legacy stream
   OK(cudaMemcpyAsync(pinned, a, n * sizeof(int), cudaMemcpyDeviceToHost, other));
   OK(cudaStreamSynchronize(other));
   EXPECT(pinned[17] == 10);
@@ -178,7 +183,12 @@ static void test_host_functions() {
     record->inside = cudaStreamSynchronize(nullptr);  // not allowed
   };
   OK(cudaLaunchHostFunc(stream, called, &record));
-  OK(cudaStreamAddCallback(stream, [](cudaStream_t, cudaError_t status, void* data) { if (status == cudaSuccess) static_cast<Record*>(data)->calls += 10; }, &record, 0));
+  OK(cudaStreamAddCallback(
+      stream,
+      [](cudaStream_t, cudaError_t status, void* data) {
+        if (status == cudaSuccess) static_cast<Record*>(data)->calls += 10;
+      },
+      &record, 0));
   if (late) EXPECT(record.calls == 0);
   OK(cudaStreamSynchronize(stream));
   EXPECT(record.calls == 11);
@@ -219,7 +229,8 @@ static void test_threads() {
       OK(cudaMemsetAsync(device, 0, n * sizeof(int), stream));
       for (int i = 0; i < rounds; ++i) {
         add_value<<<blocks_for(n), 128, 0, stream>>>(device, t + 1, n);
-        OK(cudaLaunchHostFunc(stream, [](void* data) { ++*static_cast<int*>(data); }, &results[t]));
+        OK(cudaLaunchHostFunc(
+            stream, [](void* data) { ++*static_cast<int*>(data); }, &results[t]));
       }
       OK(cudaMemcpyAsync(pinned, device, n * sizeof(int), cudaMemcpyDeviceToHost, stream));
       OK(cudaStreamSynchronize(stream));

@@ -1,4 +1,5 @@
-// __device__ and __constant__ variables by name. Any environment. Prints findings of kind api on stderr, on purpose: run without CUDA_EMULATOR_FAIL.
+// __device__ and __constant__ variables by name. Any environment. Prints findings of kind api on stderr, on
+// purpose: run without CUDA_EMULATOR_FAIL.
 #include "expect.h"
 
 __device__ int table[16] = {3, 1, 4, 1, 5};
