@@ -293,11 +293,16 @@ TEST_CASE(
   CHECK(missing.of(FindingKind::invalid_operation) == 1);
 }
 
-TEST_CASE("barriers: bar.warp.sync makes lanes of its mask meet") {
+TEST_CASE("barriers: bar.warp.sync makes lanes of its mask meet, also at different instructions") {
+  // Neighbours exchange numbers three times; odd and even lanes wait in loops of their own.
+  const std::string round =
+      "st.shared.b32 [%r3], %r0; bar.warp.sync -1; ld.shared.b32 %r6, [%r5]; bar.warp.sync -1; add.u32 %r0, "
+      "%r6, 10; add.u32 %r7, %r7, 1; setp.lt.u32 %p1, %r7, 3;\n";
   check(
-      "mov.u32 %r2, tile; mad.lo.u32 %r3, %lane, 4, %r2; and.b32 %r4, %lane, 1; setp.eq.u32 %p0, %r4, 0; "
-      "@%p0 bra EVEN; st.shared.b32 [%r3], %r1; bar.warp.sync -1; bra END;\n"
-      "EVEN: bar.warp.sync 0x55555555; st.shared.b32 [%r3], %r1; bar.warp.sync -1;\nEND: xor.b32 %r5, %lane, "
-      "31; mad.lo.u32 %r5, %r5, 4, %r2; ld.shared.b32 %r0, [%r5];",
-      numbers(32), [](U64, U32 thread) { return thread ^ 31u; }, {}, "128");
+      "mov.u32 %r2, tile; mad.lo.u32 %r3, %lane, 4, %r2; xor.b32 %r5, %lane, 1; mad.lo.u32 %r5, %r5, 4, %r2; "
+      "mov.u32 %r0, %r1; mov.u32 %r7, 0; and.b32 %r4, %lane, 1; setp.eq.u32 %p0, %r4, 0; @%p0 bra EVEN;\n"
+      "ODD: " +
+          round + "@%p1 bra ODD; bra END;\nEVEN: bar.warp.sync 0x55555555; " + round +
+          "@%p1 bra EVEN;\nEND: bar.warp.sync -1;",
+      numbers(32), [](U64, U32 thread) { return (thread ^ 1u) + 30; }, {}, "128");
 }
