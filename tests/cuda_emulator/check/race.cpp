@@ -8,7 +8,8 @@ namespace emulator {
 GlobalRaces::GlobalRaces() : state_(std::make_unique<State>()) {}
 GlobalRaces::~GlobalRaces() = default;
 
-RaceCheck::RaceCheck(Block& block, GlobalRaces& global) : state_(std::make_unique<State>(block, global.state())) {
+RaceCheck::RaceCheck(Block& block, GlobalRaces& global)
+    : state_(std::make_unique<State>(block, global.state())) {
   State& state = *state_;
   state.full = state.all.now++;
   state.warps.resize((block.threads + kLanes - 1) / kLanes);
@@ -35,24 +36,35 @@ std::uint32_t BlockRaces::exited_warps() const {
   return mask;
 }
 
-Knowledge::Pointer BlockRaces::knowledge(const WarpClock& clock, std::uint32_t warp, Mask lanes) const {
+BlockPast BlockRaces::past(const WarpClock& clock, std::uint32_t warp, Mask lanes) const {
   BlockPast past;
   for (std::size_t i = 0; i < past.warps.size(); ++i) past.warps[i] = std::max(clock.known[i], full);
   past.warps[warp] = std::max(clock.full, full);
+  if (lanes == started_lanes(warp)) {
+    past.warps[warp] = all.now;
+    return past;
+  }
   each_lane(lanes, [&](int lane) {
     if (clock.seen) {
-      for (unsigned other = 0; other < kLanes; ++other) past.add(warp * kLanes + other, (*clock.seen)[static_cast<unsigned>(lane)][other]);
+      for (unsigned other = 0; other < kLanes; ++other)
+        past.add(warp * kLanes + other, (*clock.seen)[static_cast<unsigned>(lane)][other]);
     }
     past.add(warp * kLanes + static_cast<unsigned>(lane), all.now);
   });
-  return Knowledge::with(clock.acquired, past_of(number), std::move(past));
+  return past;
 }
 
-/// "Everyone writes, fences; barrier; one thread sets the flag" is as good as a fence of that thread after the barrier.
+Knowledge::Pointer BlockRaces::knowledge(const WarpClock& clock, std::uint32_t warp, Mask lanes) const {
+  return Knowledge::with(clock.acquired, past_of(number), past(clock, warp, lanes));
+}
+
+/// "Everyone writes, fences; barrier; one thread sets the flag" is as good as a fence of that thread after
+/// the barrier.
 void BlockRaces::share_fences(std::uint32_t mask) {
   Knowledge::Pointer gpu, cta;
   bool any = false;
   each_lane(mask, [&](int warp) {
+    settle_fence(static_cast<std::uint32_t>(warp));
     const auto& fences = warps[static_cast<std::size_t>(warp)].fences;
     if (!fences) return;
     any = true;
@@ -128,6 +140,7 @@ void RaceCheck::warp_sync(Warp& warp, Mask lanes) {
     each_lane(lanes, [&](int lane) { joined[static_cast<std::size_t>(lane)] = time; });
     each_lane(lanes, [&](int lane) { (*clock.seen)[static_cast<std::size_t>(lane)] = joined; });
   }
+  state.settle_fence(warp.index);
   if (!clock.fences) return;
   Knowledge::Pointer gpu, cta;
   each_lane(lanes, [&](int lane) {
@@ -140,25 +153,53 @@ void RaceCheck::warp_sync(Warp& warp, Mask lanes) {
   });
 }
 
+void BlockRaces::release_fence(WarpClock& clock, Mask lanes, const Knowledge::Pointer& now, bool gpu_scope) {
+  if (!clock.fences) clock.fences = std::make_unique<WarpClock::Fences>();
+  // Joined: what came through a barrier or a __syncwarp from fences of others stays released. Lanes mostly
+  // hold the same knowledge, which is joined once.
+  const auto join_all = [&](std::array<Knowledge::Pointer, kLanes>& held) {
+    Knowledge::Pointer before, joined;
+    each_lane(lanes, [&](int lane) {
+      Knowledge::Pointer& mine = held[static_cast<std::size_t>(lane)];
+      if (!joined || mine != before) {
+        before = mine;
+        joined = Knowledge::join(mine, now);
+      }
+      mine = joined;
+    });
+  };
+  join_all(clock.fences->block);
+  if (gpu_scope) join_all(clock.fences->gpu);
+}
+
+void BlockRaces::settle_fence(std::uint32_t warp) {
+  WarpClock& clock = warps[warp];
+  if (!clock.pending) return;
+  const WarpClock::PendingFence fence = std::move(*clock.pending);
+  clock.pending.reset();
+  release_fence(clock, started_lanes(warp), Knowledge::with(fence.acquired, past_of(number), fence.past),
+                fence.gpu_scope);
+}
+
 void RaceCheck::fence(Warp& warp, Mask lanes, bool gpu_scope) {
   State& state = *state_;
   WarpClock& clock = state.warps[warp.index];
-  if (!clock.fences) clock.fences = std::make_unique<WarpClock::Fences>();
-  const Knowledge::Pointer now = state.knowledge(clock, warp.index, lanes);
+  // A later fence of the whole warp knows all that an earlier one knew.
+  const bool whole = lanes == state.started_lanes(warp.index);
+  if (!whole || (clock.pending && clock.pending->gpu_scope && !gpu_scope)) state.settle_fence(warp.index);
+  if (whole)
+    clock.pending = {state.past(clock, warp.index, lanes), clock.acquired, gpu_scope};
+  else
+    state.release_fence(clock, lanes, state.knowledge(clock, warp.index, lanes), gpu_scope);
   ++state.all.now;
-  each_lane(lanes, [&](int lane) {
-    const auto i = static_cast<std::size_t>(lane);
-    // Joined: what came through a barrier or a __syncwarp from fences of others stays released.
-    clock.fences->block[i] = Knowledge::join(clock.fences->block[i], now);
-    if (gpu_scope) clock.fences->gpu[i] = Knowledge::join(clock.fences->gpu[i], now);
-  });
 }
 
 void RaceCheck::mbarrier_arrive(Warp& warp, std::uint32_t offset) {
   State& state = *state_;
   const WarpClock& clock = state.warps[warp.index];
   Handed& handed = state.mbarriers[offset];
-  for (std::size_t i = 0; i < handed.known.size(); ++i) handed.known[i] = std::max(handed.known[i], clock.known[i]);
+  for (std::size_t i = 0; i < handed.known.size(); ++i)
+    handed.known[i] = std::max(handed.known[i], clock.known[i]);
   handed.known[warp.index] = state.all.now++;
   handed.acquired = Knowledge::join(handed.acquired, clock.acquired);
 }
@@ -168,7 +209,8 @@ void RaceCheck::mbarrier_wait(Warp& warp, std::uint32_t offset) {
   const auto found = state.mbarriers.find(offset);
   if (found == state.mbarriers.end()) return;
   WarpClock& clock = state.warps[warp.index];
-  for (std::size_t i = 0; i < clock.known.size(); ++i) clock.known[i] = std::max(clock.known[i], found->second.known[i]);
+  for (std::size_t i = 0; i < clock.known.size(); ++i)
+    clock.known[i] = std::max(clock.known[i], found->second.known[i]);
   clock.full = std::max(clock.full, clock.known[warp.index]);
   clock.acquired = Knowledge::join(clock.acquired, found->second.acquired);
 }
@@ -177,15 +219,20 @@ void BlockRaces::acquire(WarpClock& clock, std::uint64_t address, bool is_shared
   const auto learn = [&](const auto& from, std::uint64_t key) {
     if (from.empty()) return;
     const auto found = from.find(key);
-    if (found != from.end()) clock.acquired = Knowledge::join(clock.acquired, found->second);
+    if (found == from.end() || found->second == clock.learned)
+      return;  // whoever spins learns the same thing again and again
+    clock.learned = found->second;
+    clock.acquired = Knowledge::join(clock.acquired, found->second);
   };
   if (!is_shared) learn(all.released, address);
   learn(released, is_shared ? address | 1ull << 63 : address);
 }
 
-void BlockRaces::release(Warp& warp, WarpClock& clock, int lane, const Access& access, std::uint64_t address) {
+void BlockRaces::release(Warp& warp, WarpClock& clock, int lane, const Access& access,
+                         std::uint64_t address) {
   const bool is_shared = access.where == Access::Where::shared;
   Knowledge::Pointer gpu, cta;
+  settle_fence(warp.index);
   if (clock.fences) {
     gpu = clock.fences->gpu[static_cast<std::size_t>(lane)];
     cta = clock.fences->block[static_cast<std::size_t>(lane)];
@@ -194,7 +241,8 @@ void BlockRaces::release(Warp& warp, WarpClock& clock, int lane, const Access& a
     cta = Knowledge::join(cta, knowledge(clock, warp.index, 1u << lane));
     if (access.system_or_gpu_scope) gpu = Knowledge::join(gpu, cta);
   }
-  // Who observes this access knows it, though it comes after the fence: the last block may reset the counter that it found complete.
+  // Who observes this access knows it, though it comes after the fence: the last block may reset the counter
+  // that it found complete.
   BlockPast itself;
   itself.add(warp.index * kLanes + static_cast<unsigned>(lane), all.now);
   if (gpu) gpu = Knowledge::with(gpu, strong_past_of(number), itself);

@@ -10,16 +10,19 @@ namespace emulator {
 
 class GlobalRaces;  // of one launch
 
-/// Finds unordered accesses of different threads to one address of which at least one writes. A write of the value that is already there is not an error
-/// (it is counted as information). Order is what synchronisation gives: barriers (full and named), warp-level synchronisation inside of a warp, and, between blocks,
-/// a fence plus an atomic or volatile access on one side that is observed by the other. One per block; only used with one worker thread.
+/// Finds unordered accesses of different threads to one address of which at least one writes. A write of the
+/// value that is already there is not an error (it is counted as information). Order is what synchronisation
+/// gives: barriers (full and named), warp-level synchronisation inside of a warp, and, between blocks, a
+/// fence plus an atomic or volatile access on one side that is observed by the other. One per block; only
+/// used with one worker thread.
 class RaceCheck {
  public:
   RaceCheck(Block& block, GlobalRaces& global);
   ~RaceCheck();
   /// Called before the access happens.
   void access(Warp& warp, const Access& access);
-  /// The warps of the bit mask have met at a barrier: everything before it in any of them is ordered before everything after it in all of them.
+  /// The warps of the bit mask have met at a barrier: everything before it in any of them is ordered before
+  /// everything after it in all of them.
   void barrier(std::uint32_t warps);
   /// bar.arrive: the warps' past is handed to those that complete the barrier, but they receive nothing.
   void barrier(std::uint32_t arriving_warps, std::uint32_t receiving_warps);

@@ -79,7 +79,7 @@ void RaceCheck::access(Warp& warp, const Access& access) {
   }
   const bool releases =
       access.order == Access::Order::release || access.order == Access::Order::acquire_release;
-  if (strong && access.kind != Access::Kind::read && (clock.fences || releases)) {
+  if (strong && access.kind != Access::Kind::read && (clock.fences || clock.pending || releases)) {
     each_lane(access.active,
               [&](int lane) { state.release(warp, clock, lane, access, access.address[lane]); });
     if (releases) ++state.all.now;

@@ -85,7 +85,7 @@ void complete_barrier(Block& block, std::uint32_t id) {
     wake(block, id, waiting, barrier.arrived_warps);
 }
 
-void wait_at_barrier(Warp& warp, Mask lanes, std::uint32_t id, std::uint32_t expected, bool) {
+void wait_at_barrier(Warp& warp, Mask lanes, std::uint32_t id, std::uint32_t expected) {
   Barrier& barrier = warp.block->barriers[id];
   if (!barrier.in_use)
     barrier.expected = expected;

@@ -79,7 +79,6 @@ struct Decoder::Context {
   std::unordered_map<std::string, Place> places;  // of the function
   std::map<std::pair<std::uint64_t, int>, Slot> constants;
   std::map<int, Slot> specials;
-  std::vector<std::string> shared_variables;  // of the module that the function uses
 };
 
 /// Whether a function of the module has no body.
@@ -90,8 +89,11 @@ inline bool is_declaration(const Decoder& decoder, const std::string& name) {
 /// Where a name of the function or of the module is. Throws through decoder.fail if nowhere.
 Place place_of(Decoder& decoder, const std::string& name);
 
-/// Decodes a function. `shared_begin`: where its .shared variables start; returns where they end through
-/// `shared_end`. Throws ptx::Error for anything unknown.
+/// Which special register an operand names. Throws through decoder.fail if it is unknown.
+Special special_of(const Decoder& decoder, const ptx::Operand& operand);
+
+/// Decodes a function. `own_shared`: where the .shared variables are that it can reach. Throws ptx::Error for
+/// anything unknown.
 void decode_function(const ptx::Function& function, const ModulePlaces& module,
                      const std::unordered_map<std::string, Place>& own_shared, Program& program);
 

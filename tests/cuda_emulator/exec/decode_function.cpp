@@ -11,10 +11,9 @@ using ptx::Variable;
 const std::unordered_map<std::string_view, Decode>& opcode_table() {
   static const auto table = [] {
     std::unordered_map<std::string_view, Decode> result;
-    for (const Opcodes opcodes :
-         {integer_opcodes(), bits_opcodes(), float_opcodes(), half_opcodes(), convert_opcodes(),
-          move_opcodes(), memory_opcodes(), atomic_opcodes(), warp_opcodes(), control_opcodes(),
-          barrier_opcodes(), async_opcodes(), tensor_opcodes()})
+    for (const Opcodes opcodes : {integer_opcodes(), bits_opcodes(), float_opcodes(), convert_opcodes(),
+                                  move_opcodes(), memory_opcodes(), atomic_opcodes(), warp_opcodes(),
+                                  control_opcodes(), barrier_opcodes(), async_opcodes(), tensor_opcodes()})
       for (const auto& [name, decode] : opcodes) result.emplace(name, decode);
     return result;
   }();
@@ -93,8 +92,7 @@ void decode_function(const Function& function, const ModulePlaces& module,
     program.poison.emplace_back(context.layout.offset[static_cast<std::size_t>(r)],
                                 register_storage(function.registers[static_cast<std::size_t>(r)].type));
   for (std::size_t i = 0; i < function.instructions.size(); ++i) {
-    Decoder decoder{
-        function.instructions[i], function, program, static_cast<int>(i), Class::other, context, 0};
+    Decoder decoder{function.instructions[i], function, program, Class::other, context, 0};
     decode_one(decoder, program);
   }
   Ins end;

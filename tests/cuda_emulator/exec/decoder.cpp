@@ -331,7 +331,6 @@ Place place_of(Decoder& decoder, const std::string& name) {
     return own->second;
   if (const auto global = decoder.context.module->variables.find(name);
       global != decoder.context.module->variables.end()) {
-    if (global->second.space == ptx::Space::shared) decoder.context.shared_variables.push_back(name);
     return global->second;
   }
   decoder.fail("unknown variable " + name);

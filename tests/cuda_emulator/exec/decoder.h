@@ -17,7 +17,6 @@ class Decoder {
   const ptx::Instruction& source;
   const ptx::Function& function;
   Program& program;
-  int index;  // of the instruction
   Class instruction_class = Class::other;
 
   // --- modifiers ---
@@ -40,10 +39,10 @@ class Decoder {
   const ptx::Operand& operand(std::size_t i);
   void operand_count(std::size_t exactly);
   void operand_count(std::size_t at_least, std::size_t at_most);
-  /// A source of exactly `bytes` bytes per lane: register or immediate. `wider`: a wider register is allowed
-  /// too (cvt, ld, st), see register_bytes().
+  /// A source of exactly `bytes` bytes per lane: register or immediate. Where wider registers are allowed
+  /// (cvt, ld, st) the caller asks register_bytes() first.
   Slot read(const ptx::Operand& operand, int bytes);
-  Slot read(std::size_t i, ptx::Type type);  // immediates are converted to the type (f16 and bf16 included)
+  Slot read(std::size_t i, ptx::Type type);
   Slot write(const ptx::Operand& operand, int bytes);
   Slot write(std::size_t i, ptx::Type type);
   Slot read_predicate(const ptx::Operand& operand,
@@ -81,11 +80,11 @@ class Decoder {
 using Decode = void (*)(Decoder& decoder, Ins& ins);
 using Opcodes = std::span<const std::pair<std::string_view, Decode>>;
 
-// The families, one file each (exec/ops_*.cpp, exec/tensor_*.cpp, exec/async.cpp).
+// The families (exec/ops_*.cpp, exec/tensor_*.cpp). Opcodes that integers share with other types stand with
+// the integers, see exec/arithmetic.h.
 Opcodes integer_opcodes();
 Opcodes bits_opcodes();
 Opcodes float_opcodes();
-Opcodes half_opcodes();
 Opcodes convert_opcodes();
 Opcodes move_opcodes();
 Opcodes memory_opcodes();
@@ -93,7 +92,7 @@ Opcodes atomic_opcodes();
 Opcodes warp_opcodes();
 Opcodes control_opcodes();
 Opcodes barrier_opcodes();
-Opcodes async_opcodes();   // cp.async, cp.async.bulk, mbarrier, fence.proxy
+Opcodes async_opcodes();   // cp.async, cp.async.bulk, mbarrier
 Opcodes tensor_opcodes();  // mma, ldmatrix, stmatrix, movmatrix, wmma
 
 }  // namespace emulator

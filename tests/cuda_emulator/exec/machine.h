@@ -184,7 +184,6 @@ struct Warp {
   Mask carry = 0;           // the condition code of add.cc and its kin, per lane
   bool force_sync =
       false;  // lanes that wait for others go on without them: they can never come, which has been reported
-  Mask waited_for = 0;             // lanes of member masks that were missing when a group began to wait
   LaunchCounts* counts = nullptr;  // of this worker; null: not counting
   RaceCheck* race = nullptr;       // of the block; null: off
   std::array<Extent, 4> cached;    // objects that addresses were found in

@@ -51,6 +51,7 @@ std::uint8_t shadow_bits(std::uint64_t address, std::uint32_t bytes) {
 struct Pattern {
   std::uint64_t address[kLanes];
   std::uint64_t low, high;  // smallest and largest
+  std::uint64_t bits;       // of all of them, or-ed
   bool uniform;             // all alike
   bool consecutive;         // all lanes active, side by side in lane order
 };
@@ -64,24 +65,20 @@ void find_pattern(const Access& access, Pattern& pattern) {
       pattern.address[lane] = (access.active >> lane & 1u) != 0 ? access.address[lane] : first;
   }
   const int shift = __builtin_ctz(access.bytes);
-  std::uint64_t low = first, high = first, unlike = 0, apart = 0;
+  std::uint64_t low = first, high = first, unlike = 0, apart = 0, bits = 0;
   for (int lane = 0; lane < kLanes; ++lane) {
     const std::uint64_t a = pattern.address[lane];
     low = std::min(low, a);
     high = std::max(high, a);
     unlike |= a ^ first;
+    bits |= a;
     apart |= a - first - (static_cast<std::uint64_t>(lane) << shift);
   }
   pattern.low = low;
   pattern.high = high;
+  pattern.bits = bits;
   pattern.uniform = unlike == 0;
   pattern.consecutive = apart == 0 && access.active == ~0u;
-}
-
-bool is_aligned(const Access& access, const Pattern& pattern) {
-  std::uint64_t bits = 0;
-  for (int lane = 0; lane < kLanes; ++lane) bits |= pattern.address[lane];
-  return (bits & (access.bytes - 1)) == 0;
 }
 
 // All shadow bytes of a run of whole words say "written".
@@ -241,25 +238,35 @@ Piece piece_of(const Extent& extent) {
           extent.shadow == nullptr ? nullptr : extent.shadow - (extent.begin >> 2)};
 }
 
+// The object of [low, high), if it is one that may be accessed so; everything else is reported. Without the
+// memory check any memory of the device will do, as on hardware inside of mapped pages.
+const Extent& checked(Warp& warp, const Access& access, int lane, const Extent* object, std::uint64_t low,
+                      std::uint64_t high) {
+  const Extent& untracked = DeviceMemory::instance().untracked();
+  if (object == nullptr && !options().memory_check && low >= untracked.begin && high <= untracked.end)
+    object = &untracked;
+  if (object == nullptr) out_of_bounds(warp, access, lane, DeviceMemory::instance().describe(low));
+  if (access.kind != Access::Kind::read && object->kind == MemoryKind::constant)
+    out_of_bounds(warp, access, lane, "in a __constant__ variable");
+  return *object;
+}
+
 void resolve_global(Warp& warp, const Access& access, const Pattern& pattern, Resolved& resolved) {
+  const int first = __builtin_ctz(access.active);
   const bool wraps = pattern.high > ~std::uint64_t{0} - access.bytes;
-  if (const Extent* object = wraps ? nullptr : object_of(warp, pattern.low, pattern.high + access.bytes);
-      object != nullptr) {
-    if (access.kind != Access::Kind::read && object->kind == MemoryKind::constant)
-      out_of_bounds(warp, access, __builtin_ctz(access.active), "in a __constant__ variable");
-    return resolve_in(warp, access, pattern, piece_of(*object), resolved);
-  }
+  const std::uint64_t end = pattern.high + access.bytes;
+  if (const Extent* object = wraps ? nullptr : object_of(warp, pattern.low, end); object != nullptr)
+    return resolve_in(warp, access, pattern, piece_of(checked(warp, access, first, object, pattern.low, end)),
+                      resolved);
   each_lane(access.active, [&](int lane) {
     const std::uint64_t a = access.address[lane];
-    const Extent* object = object_of(warp, a, a + access.bytes);
-    if (object == nullptr) out_of_bounds(warp, access, lane, DeviceMemory::instance().describe(a));
-    const Piece piece = piece_of(*object);
+    const Piece piece =
+        piece_of(checked(warp, access, lane, object_of(warp, a, a + access.bytes), a, a + access.bytes));
     resolve_lane(warp, access, lane, piece.memory + a,
                  piece.shadow == nullptr ? nullptr : piece.shadow + (a >> 2), resolved);
   });
   for (int lane = 0; lane < kLanes; ++lane)
-    if ((access.active >> lane & 1u) == 0)
-      resolved.pointer[lane] = resolved.pointer[__builtin_ctz(access.active)];
+    if ((access.active >> lane & 1u) == 0) resolved.pointer[lane] = resolved.pointer[first];
 }
 
 void resolve_shared(Warp& warp, const Access& access, const Pattern& pattern, Resolved& resolved) {
@@ -305,7 +312,7 @@ void resolve(Warp& warp, const Access& access, Resolved& resolved) {
   resolved.uniform = false;
   Pattern pattern;
   find_pattern(access, pattern);
-  if (access.bytes > 1 && !is_aligned(access, pattern)) misaligned(warp, access);
+  if ((pattern.bits & (access.bytes - 1)) != 0) misaligned(warp, access);
   switch (access.where) {
     case Access::Where::shared:
       return resolve_shared(warp, access, pattern, resolved);

@@ -57,6 +57,7 @@ void sort_generic(const std::uint64_t* address, Mask active, F&& f) {
 std::uint16_t decode_order(Decoder& decoder);
 std::uint16_t decode_scope(Decoder& decoder);
 Access::Order order_of(const Ins& ins);
+bool reaches_other_blocks(const Ins& ins);  // the scope is wider than .cta
 
 /// Takes a state space modifier (.global, .shared, .shared::cta, .local, .const, .param, or none for
 /// generic).

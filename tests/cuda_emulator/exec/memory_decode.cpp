@@ -22,6 +22,8 @@ std::uint16_t decode_scope(Decoder& decoder) {
   return decoder.take_one_of({"gpu", "sys", "cluster", "cta"}) == 3 ? kCtaScope : std::uint16_t{0};
 }
 
+bool reaches_other_blocks(const Ins& ins) { return (ins.aux2 & kCtaScope) == 0; }
+
 Access::Order order_of(const Ins& ins) { return static_cast<Access::Order>(ins.aux2 >> kOrderShift & 7); }
 
 Window decode_window(Decoder& decoder) {

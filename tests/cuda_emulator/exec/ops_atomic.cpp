@@ -119,6 +119,7 @@ void atomic_in(Warp& warp, const Ins& ins, Window window, Mask active, const std
   access.kind = Access::Kind::atomic;
   access.where = window == Window::shared ? Access::Where::shared : Access::Where::global;
   access.order = std::max(order_of(ins), Access::Order::relaxed);
+  access.system_or_gpu_scope = reaches_other_blocks(ins);
   access.bytes = sizeof(Word);
   access.active = active;
   access.address = address;

@@ -31,7 +31,7 @@ Participants participants(Warp& warp, const Ins& ins, Mask active) {
 
 void bar_sync(Warp& warp, const Ins& ins, Mask active) {
   const Participants p = participants(warp, ins, active);
-  wait_at_barrier(warp, active, p.id, p.expected, (ins.aux & kAlignedBarrier) != 0);
+  wait_at_barrier(warp, active, p.id, p.expected);
 }
 
 void bar_arrive(Warp& warp, const Ins& ins, Mask active) {
@@ -46,7 +46,7 @@ void bar_red(Warp& warp, const Ins& ins, Mask active) {
   barrier.reduction_count += static_cast<std::uint32_t>(__builtin_popcount(value));
   barrier.reduction_or |= value != 0 ? 1u : 0u;
   if (value != active) barrier.reduction_and = 0;
-  wait_at_barrier(warp, active, p.id, p.expected, (ins.aux & kAlignedBarrier) != 0);
+  wait_at_barrier(warp, active, p.id, p.expected);
 }
 
 void warp_barrier(Warp& warp, const Ins& ins, Mask active);
@@ -148,7 +148,7 @@ void decode_bar(Decoder& decoder, Ins& ins) {
 // A cluster of one block: its barrier is the block's, kept apart from the sixteen by using the last.
 void cluster_arrive(Warp&, const Ins&, Mask) {}
 
-void cluster_wait(Warp& warp, const Ins&, Mask active) { wait_at_barrier(warp, active, 15, 0, false); }
+void cluster_wait(Warp& warp, const Ins&, Mask active) { wait_at_barrier(warp, active, 15, 0); }
 
 void decode_barrier(Decoder& decoder, Ins& ins) {
   if (!decoder.take("cluster")) return decode_block_barrier(decoder, ins, false);

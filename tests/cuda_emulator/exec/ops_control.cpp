@@ -74,12 +74,6 @@ void decode_exit(Decoder& decoder, Ins& ins) {
 
 // --- calls ---
 
-// Where a call's arguments and results are in the caller's parameter area; the callee has them at the offsets
-// of its own declaration.
-struct CallSite {
-  std::vector<Place> results, arguments;
-};
-
 void copy_params(Frame& to, std::uint64_t to_offset, const Frame& from, std::uint64_t from_offset,
                  std::uint64_t bytes, Mask lanes) {
   each_lane(lanes, [&](int lane) {

@@ -318,6 +318,4 @@ bool decode_half_arithmetic(Decoder& decoder, Ins& ins) {
 }
 
 /// All opcodes of these types are shared with others: see decode_half_arithmetic().
-Opcodes half_opcodes() { return {}; }
-
 }  // namespace emulator

@@ -7,12 +7,14 @@
 
 namespace emulator {
 namespace {
+
 Access access_of(const Ins& ins, Access::Kind kind, Access::Where where, std::uint32_t bytes, Mask active,
                  const std::uint64_t* address) {
   Access access;
   access.kind = kind;
   access.where = where;
   access.order = order_of(ins);
+  access.system_or_gpu_scope = reaches_other_blocks(ins);
   access.bytes = bytes;
   access.active = active;
   access.address = address;
@@ -60,7 +62,8 @@ void load(Warp& warp, const Ins& ins, Mask active) {
   });
 }
 
-// With the race check on, memory must be found before it is overwritten: the check compares old and new bytes.
+// With the race check on, memory must be found before it is overwritten: the check compares old and new
+// bytes.
 template <int B, int V, int R>
 void observe_store(Warp& warp, const Ins& ins, Access access, const Resolved& resolved) {
   if (warp.race == nullptr) return observe(warp, access);

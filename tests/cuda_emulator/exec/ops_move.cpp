@@ -7,8 +7,6 @@
 
 namespace emulator {
 
-Special special_of(const Decoder& decoder, const ptx::Operand& operand);
-
 namespace {
 
 using ptx::Operand;

@@ -32,13 +32,14 @@ inline void stop_after(Warp& warp) { warp.next_stop = 0; }
 void branch(Warp& warp, Mask taken, std::uint32_t target);
 /// The lanes end.
 void exit_lanes(Warp& warp, Mask lanes);
-/// A new frame for the lanes: a call of `program`, whose parameters stand at `arguments` of the caller's
-/// parameter area.
+/// A new frame of `program` for the lanes, whose caller is the current one; parameters are still to be
+/// copied.
 Frame* enter(Warp& warp, const Program* program, Mask lanes);
+/// The lanes return; the frame goes when the last one does.
 void leave(Warp& warp, Mask lanes);
 
 /// Waits of a group at barrier `id` until `expected` threads (0: all live ones) have come.
-void wait_at_barrier(Warp& warp, Mask lanes, std::uint32_t id, std::uint32_t expected, bool aligned);
+void wait_at_barrier(Warp& warp, Mask lanes, std::uint32_t id, std::uint32_t expected);
 /// bar.arrive: counts without waiting.
 void arrive_at_barrier(Warp& warp, Mask lanes, std::uint32_t id, std::uint32_t expected);
 /// Wakes the lanes of a barrier if everybody is there.

@@ -140,6 +140,9 @@ DeviceMemory::DeviceMemory() : state_(new State) {
       state_->host = {host, host + bytes, host + kPage};
       state_->to_backing = static_cast<std::ptrdiff_t>(backing - window);
       state_->shadow = shadow;
+      untracked_.begin = window;
+      untracked_.end = window + bytes;
+      untracked_.to_host = state_->to_backing;
       madvise(as_pointer(backing), bytes, MADV_DONTDUMP);
       break;
     }

@@ -52,6 +52,9 @@ class DeviceMemory {
   /// The live object that contains `address`; nothing if there is none. The extent stays valid until it is
   /// released.
   const Extent* find(std::uint64_t address);
+  /// Memory of the device beside all objects, as one piece that is not tracked; for runs without the memory
+  /// check.
+  const Extent& untracked() const { return untracked_; }
   /// The object next to `address` or the freed one that contained it, in words, for messages: "128 bytes past
   /// the end of the 1024-byte allocation 3".
   std::string describe(std::uint64_t address);
@@ -74,6 +77,7 @@ class DeviceMemory {
  private:
   DeviceMemory();
   AddressSpace space_{};
+  Extent untracked_;
   std::atomic<std::uint32_t> generation_{1};
   std::uint64_t capacity_ = 0;
   std::atomic<std::uint64_t> in_use_{0};

@@ -122,7 +122,8 @@ struct Instruction {
   int guard = -1;                 // register of @%p; -1: none
   bool guard_negated = false;     // @!%p
   int line = 0;                   // of the PTX text
-  int file = 0, source_line = 0;  // from .loc; 0: unknown
+  int file = 0, source_line = 0;  // from .loc; 0: unknown. Of code that was inlined from a header of the
+                                  // toolkit: where the user's code calls it
   std::string text() const;       // "ld.global.nc.v4.f32", for messages
 };
 

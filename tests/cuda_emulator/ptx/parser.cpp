@@ -186,7 +186,8 @@ void parse_function(Parse& parse, bool is_kernel) {
   const int index = add_function(parse.module, std::move(function), line);
   if (is_declaration) return lexer.expect(';');
   parse_body(parse, index);
-  parse.source = {};
+  parse.location = 0;
+  parse.location_index.clear();
 }
 
 void parse_module_directive(Parse& parse) {
@@ -234,6 +235,37 @@ void resolve_references(Parse& parse) {
 
 }  // namespace
 
+namespace {
+
+// Headers that come with the compiler: a mistake is in the code that uses them.
+bool is_toolkit_header(const std::string& path) {
+  return path.find("/targets/x86_64-linux/include/") != std::string::npos ||
+         path.find("/include/cccl/") != std::string::npos ||
+         (path.find("/cuda") != std::string::npos && path.find("/include/") != std::string::npos);
+}
+
+// The line of each instruction: where it was written, or, in a header of the toolkit, where that was called.
+// Only now are the files known: .file stands at the end of a module.
+void resolve_locations(Parse& parse) {
+  const std::vector<std::string>& files = parse.module.files;
+  const auto is_foreign = [&](const Location& location) {
+    const auto file = static_cast<std::size_t>(location.file);
+    return file < files.size() && is_toolkit_header(files[file]);
+  };
+  for (Function& function : parse.module.functions)
+    for (Instruction& instruction : function.instructions) {
+      const Location* innermost = &parse.locations[static_cast<std::size_t>(instruction.file)];
+      const Location* location = innermost;
+      while (is_foreign(*location) && location->outer >= 0)
+        location = &parse.locations[static_cast<std::size_t>(location->outer)];
+      if (is_foreign(*location)) location = innermost;
+      instruction.file = location->file;
+      instruction.source_line = location->line;
+    }
+}
+
+}  // namespace
+
 Module parse(std::string_view text) {
   Parse parse(text);
   while (!parse.lexer.at(Token::Kind::end)) {
@@ -243,6 +275,7 @@ Module parse(std::string_view text) {
   if (parse.module.version == 0) parse.lexer.fail(".version is missing");
   if (parse.module.target == 0) parse.lexer.fail(".target is missing");
   resolve_references(parse);
+  resolve_locations(parse);
   return std::move(parse.module);
 }
 

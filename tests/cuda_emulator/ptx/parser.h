@@ -1,6 +1,8 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -37,8 +39,10 @@ struct OpenOperand {
 };
 
 /// Where the instructions that follow come from (.loc).
-struct SourceLine {
+/// A .loc: a line, and, when the code was inlined, the call that it was inlined at.
+struct Location {
   int file = 0, line = 0;
+  int outer = -1;  // in Parse::locations; -1: not inlined
 };
 
 /// All that parsing one module changes.
@@ -47,7 +51,9 @@ struct Parse {
 
   Lexer lexer;
   Module module;
-  SourceLine source;
+  std::vector<Location> locations{Location{}};       // 0: unknown
+  std::map<std::array<int, 3>, int> location_index;  // of the function: file, line, column
+  int location = 0;  // of what is parsed; Instruction::file holds it until all files are known
   std::uint64_t registers = 0, variable_bytes = 0, image_bytes = 0;  // so far, against the limits
   std::vector<Reference> references;
   std::vector<OpenOperand> open_operands;

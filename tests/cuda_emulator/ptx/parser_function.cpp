@@ -174,22 +174,40 @@ class Body {
 
 }  // namespace
 
+namespace {
+
+std::array<int, 3> position(Lexer& lexer) {
+  std::array<int, 3> result;
+  const char* const parts[] = {"a file's index", "a line", "a column"};
+  for (std::size_t i = 0; i < 3; ++i) result[i] = static_cast<int>(lexer.expect_integer(parts[i], kMaxInt));
+  return result;
+}
+
+int add_location(Parse& parse, const std::array<int, 3>& at, int outer) {
+  parse.locations.push_back({at[0], at[1], outer});
+  return parse.location_index[at] = static_cast<int>(parse.locations.size()) - 1;
+}
+
+}  // namespace
+
 void parse_loc(Parse& parse) {
   Lexer& lexer = parse.lexer;
-  parse.source.file = static_cast<int>(lexer.expect_integer("a file's index", kMaxInt));
-  parse.source.line = static_cast<int>(lexer.expect_integer("a line", kMaxInt));
-  lexer.expect_integer("a column", kMaxInt);
+  const std::array<int, 3> at = position(lexer);
+  int outer = -1;
   while (lexer.accept(',')) {
     const std::string_view attribute = lexer.expect(Token::Kind::word, "function_name or inlined_at");
     if (attribute == "function_name") {
       lexer.expect(Token::Kind::word, "a label");
       lexer.optional_addend();
     } else if (attribute == "inlined_at") {
-      for (int i = 0; i < 3; ++i) lexer.expect_integer("a position", kMaxInt);
+      const std::array<int, 3> call = position(lexer);
+      const auto known = parse.location_index.find(call);
+      outer = known != parse.location_index.end() ? known->second : add_location(parse, call, -1);
     } else {
       lexer.fail(".loc attribute '" + std::string(attribute) + "' is not known");
     }
   }
+  parse.location = add_location(parse, at, outer);
 }
 
 void parse_pragma(Lexer& lexer) {

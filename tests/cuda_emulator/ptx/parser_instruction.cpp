@@ -177,8 +177,7 @@ Instruction parse_instruction(Parse& parse, Scopes& scopes, const Function& func
   Instruction instruction;
   instruction.opcode = opcode.text;
   instruction.line = opcode.line;
-  instruction.file = parse.source.file;
-  instruction.source_line = parse.source.line;
+  instruction.file = parse.location;
   while (lexer.at(Token::Kind::directive)) instruction.modifiers.emplace_back(lexer.take().text);
   if (!lexer.at(';')) {
     instruction.operands.reserve(4);

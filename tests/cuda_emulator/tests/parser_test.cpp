@@ -359,6 +359,27 @@ TEST_CASE("source lines come from .loc, of inlined code its own") {
   CHECK((all[2].file == 2 && all[2].source_line == 40 && all[2].line == 7));
 }
 
+TEST_CASE("code that was inlined from a header of the toolkit has the line of the code that calls it") {
+  const Module module = emulator::ptx::parse(
+      ".version 9.0\n.target sm_90\n.address_size 64\n.entry k() { .reg .b32 a; .loc 1 7 3\n mov.b32 a, 0;\n"
+      ".loc 2 40 1, function_name $L__info_string0, inlined_at 1 7 3\n mov.b32 a, 1;\n"
+      ".loc 2 99 1, function_name $L__info_string1, inlined_at 2 40 1\n mov.b32 a, 2;\n"
+      ".loc 3 5 1, function_name $L__info_string2, inlined_at 1 7 3\n mov.b32 a, 3;\n"
+      ".loc 2 60 1\n ret; }\n"
+      ".file 1 \"/home/me/k.cu\"\n.file 2 \"/usr/local/cuda/include/crt/mma.hpp\"\n.file 3 "
+      "\"/home/me/own.h\"\n");
+  const std::vector<Instruction>& all = module.functions[0].instructions;
+  const auto is_at = [&](int i, int file, int line) {
+    return all[static_cast<std::size_t>(i)].file == file &&
+           all[static_cast<std::size_t>(i)].source_line == line;
+  };
+  CHECK(is_at(0, 1, 7));
+  CHECK(is_at(1, 1, 7));
+  CHECK(is_at(2, 1, 7));
+  CHECK(is_at(3, 3, 5));   // a header of the user's own
+  CHECK(is_at(4, 2, 60));  // nobody is known to have called it
+}
+
 TEST_CASE("types have names and widths") {
   for (const char* name : {"pred", "b8",  "b16", "b32", "b64",   "b128", "u8",     "u16",  "u32", "u64", "s8",
                            "s16",  "s32", "s64", "f16", "f16x2", "bf16", "bf16x2", "tf32", "f32", "f64"}) {

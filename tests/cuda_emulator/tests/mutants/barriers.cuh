@@ -40,9 +40,9 @@ __global__ void sum_pairs(int* out, const int* in, int wanted) {
   const int t = static_cast<int>(threadIdx.x);
   int value = in[t];
   if (bug == Bug::shuffle_in_branch) {
-    if (t < wanted) value += __shfl_xor_sync(~0u, value, 1);
+    if (t < wanted) value += __shfl_xor_sync(~0u, value, 1);  // found: shuffle_in_branch
   } else if (bug == Bug::wrong_member_mask) {
-    value += __shfl_xor_sync(0x0000ffffu, value, 1);
+    value += __shfl_xor_sync(0x0000ffffu, value, 1);  // found: wrong_member_mask
   } else {
     value += __shfl_xor_sync(~0u, value, 1);
   }

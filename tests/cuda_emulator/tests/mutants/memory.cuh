@@ -124,7 +124,7 @@ __global__ void accumulate(float* total, const float* in, int n) {
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i >= n) return;
   if (bug == Bug::plain_add) *total = *total + in[i];  // found: plain_add
-  else atomicAdd(total, in[i]);
+  else atomicAdd(total, in[i]);  // found: uninitialized_accumulator
 }
 
 template <Bug bug>

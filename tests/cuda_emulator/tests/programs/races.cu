@@ -216,6 +216,23 @@ __global__ void hand_made_grid_barrier() {
   result[block * kThreads + t] = data[(block + 1) % kBlocks * kThreads + t];
 }
 
+// A counter of all blocks needs atomics that reach beyond the block.
+template <bool Correct>
+__global__ void scope_of_atomics() {
+  if (Correct)
+    atomicAdd(&data[0], 1);
+  else
+    atomicAdd_block(&data[0], 1);
+}
+
+// A fence in the innermost loop, between writes that nobody else sees.
+__global__ void fences_in_a_loop() {
+  for (int i = 0; i < 64; ++i) {
+    data[blockIdx.x * kThreads + threadIdx.x] += i;
+    __threadfence();
+  }
+}
+
 struct Scenario {
   const char* name;
   bool races;
@@ -238,6 +255,8 @@ const Scenario kScenarios[] = {
     TWINS(all_store_to_one_place, 1, kThreads, false),
     {"neighbouring_bytes", false, reinterpret_cast<const void*>(&neighbouring_bytes), 1, kThreads, false},
     TWINS(last_block_sums, kBlocks, kThreads, false),
+    TWINS(scope_of_atomics, kBlocks, kThreads, false),
+    {"fences_in_a_loop", false, reinterpret_cast<const void*>(&fences_in_a_loop), kBlocks, kThreads, false},
     TWINS(histogram, kBlocks, kThreads, false),
     TWINS(blocks_count, kBlocks, kThreads, false),
     TWINS(spin_lock, kBlocks, kThreads, false),
