@@ -226,6 +226,9 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   *version = CUDART_VERSION;
   return cudaSuccess;
 }
+/// No part of CUDA: by it a program knows that it runs here, and may say so to its user.
+extern "C" __attribute__((visibility("default"))) int cudaEmulatorVersion() { return 1; }
+
 cudaError_t cudaDriverGetVersion(int* version) {
   if (!version) return leave("cudaDriverGetVersion", cudaErrorInvalidValue);
   *version = CUDART_VERSION;

@@ -1,0 +1,23 @@
+# Writes OUTPUT: a stub for every function that the real LIBRARY exports and the OBJECTS do not define. Without the real library: no stubs.
+# cmake -DNM=nm -DLIBRARY=libcudnn.so.9 -DOBJECTS=a.o;b.o -DOUTPUT=stubs.cpp -P generate_stubs.cmake
+
+function(functions_of result)
+  execute_process(COMMAND ${NM} ${ARGN} OUTPUT_VARIABLE listing RESULT_VARIABLE failed)
+  if(failed)
+    message(FATAL_ERROR "${NM} ${ARGN}: ${failed}")
+  endif()
+  string(REGEX MATCHALL " T cudnn[A-Za-z0-9_]*" names "${listing}")
+  list(TRANSFORM names REPLACE "^ T " "")
+  set(${result} "${names}" PARENT_SCOPE)
+endfunction()
+
+set(stubs "#include \"cudnn/stub.h\"\n\n")
+if(EXISTS "${LIBRARY}")
+  functions_of(wanted -D --defined-only ${LIBRARY})
+  functions_of(present ${OBJECTS})
+  list(REMOVE_ITEM wanted ${present})
+  foreach(name IN LISTS wanted)
+    string(APPEND stubs "extern \"C\" int ${name}() { return emulator_cudnn_stub(\"${name}\"); }\n")
+  endforeach()
+endif()
+file(WRITE "${OUTPUT}" "${stubs}")
