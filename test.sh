@@ -16,13 +16,17 @@ esac
 require_packages "${build_packages[@]}" catch2 libbenchmark-dev
 
 launcher=()
-command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
 
-# test_preset NAME [CTEST ARGUMENT...]: configures, builds and tests one preset.
+# test_preset NAME [-DVARIABLE=VALUE...] [CTEST ARGUMENT...]: configures, builds and tests one preset.
 test_preset() {
-  local preset=$1
+  local preset=$1 settings=()
   shift
-  cmake --preset "$preset" -DDINO_TESTS=ON -DDINO_BENCH=ON -DDINO_WARNINGS_AS_ERRORS=ON "${launcher[@]}" >/dev/null
+  while [[ ${1:-} == -D* ]]; do
+    settings+=("$1")
+    shift
+  done
+  cmake --preset "$preset" -DDINO_TESTS=ON -DDINO_BENCH=ON -DDINO_WARNINGS_AS_ERRORS=ON "${launcher[@]}" "${settings[@]}" >/dev/null
   cmake --build --preset "$preset"
   ctest --test-dir "build/$preset" --output-on-failure -j "$(nproc)" "$@"
 }
@@ -35,11 +39,18 @@ if $all; then
 fi
 test_preset release
 
-# CUDA programs run on the emulator, with or without a GPU.
+# The CUDA part, on a GPU if there is one (DINO_REQUIRE_CUDA=1: there must be), else on the emulator.
+export PATH=$PATH:/usr/local/cuda/bin
 if command -v nvcc >/dev/null; then
   cmake -S tests/cuda_emulator -B build/cuda_emulator -G Ninja -DCMAKE_BUILD_TYPE=Release -DDINO_WARNINGS_AS_ERRORS=ON "${launcher[@]}" >/dev/null
   cmake --build build/cuda_emulator
   ctest --test-dir build/cuda_emulator --output-on-failure -j "$(nproc)"
+
+  emulator=$PWD/build/cuda_emulator/lib
+  if [ "${DINO_REQUIRE_CUDA:-0}" != 0 ] || nvidia-smi -L >/dev/null 2>&1; then
+    emulator=
+  fi
+  test_preset cuda -DDINO_CUDA_EMULATOR="$emulator" -R "^cuda/"
 else
   echo "nvcc was not found: the CUDA part was neither built nor tested."
 fi

@@ -106,6 +106,7 @@ void Loader::allocate(Batch& batch) const {
   batch.step = -1;
   batch.bad.clear();
   batch.samples.resize(rows);
+  if (config_.decode_only) return batch.images.reset(config_.batch_size, augment.crops(), augment.channels);
   batch.globals.resize(rows * 2 * crop_values(augment.global_crops_size, augment.channels));
   batch.locals.resize(rows * size_t(augment.local_crops_number) *
                       crop_values(augment.local_crops_size, augment.channels));
@@ -171,14 +172,19 @@ void Loader::fill_row(Slot& slot, int64_t step, int row, CropScratch& scratch) c
   const uint64_t position = static_cast<uint64_t>(epoch) * dataset_.size() + in_epoch;
 
   size_t sample = (*slot.order)[in_epoch];
-  const Image image = load_or_replace(position, sample, slot.bad[r]);
+  Image image = load_or_replace(position, sample, slot.bad[r]);
   slot.batch.samples[r] = sample;
+  std::vector<CropPlan> plans;
+  for (int crop = 0; crop < augment.crops(); ++crop)
+    plans.push_back(plan_crop(augment, image.height, image.width, position, crop));
+  if (config_.decode_only) return slot.batch.images.set(row, std::move(image), plans);
+
   const size_t global = crop_values(augment.global_crops_size, augment.channels);
   const size_t local = crop_values(augment.local_crops_size, augment.channels);
   for (int crop = 0; crop < augment.crops(); ++crop) {
     float* out = crop < 2 ? slot.batch.globals.data() + (size_t(crop) * batch + r) * global
                           : slot.batch.locals.data() + (size_t(crop - 2) * batch + r) * local;
-    render_crop(augment, image, plan_crop(augment, image.height, image.width, position, crop), out, scratch);
+    render_crop(augment, image, plans[static_cast<size_t>(crop)], out, scratch);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "augment/crop_batch.h"
 #include "augment/dataset.h"
 #include "augment/recipe.h"
 
@@ -20,6 +21,7 @@ struct Batch {
   std::vector<size_t> samples;  ///< [batch] which image of the dataset each row shows
   std::vector<float> globals;   ///< [2 * batch, S, S, channels]; rows 0 .. batch - 1 are crop 0
   std::vector<float> locals;    ///< [L * batch, s, s, channels]; rows 0 .. batch - 1 are the first local crop
+  CropBatch images;             ///< with `decode_only`, which leaves the crops empty: what they are made from
   std::vector<std::string> bad;  ///< one line per unreadable image that was replaced
 };
 
@@ -29,10 +31,11 @@ struct LoaderConfig {
   bool shuffle = true;
   uint64_t seed = 0;  ///< of the replacements; the crops have `augment.seed`
   uint64_t shuffle_seed = 0;
-  int workers = 0;         ///< threads; 0 means one per processor
-  int queue = 3;           ///< batches that are ready or in work at most
-  int64_t first_step = 0;  ///< of the whole run; more than 0 when a run goes on
-  int64_t steps = 0;       ///< how many batches are made, from `first_step` on
+  int workers = 0;           ///< threads; 0 means one per processor
+  int queue = 3;             ///< batches that are ready or in work at most
+  int64_t first_step = 0;    ///< of the whole run; more than 0 when a run goes on
+  int64_t steps = 0;         ///< how many batches are made, from `first_step` on
+  bool decode_only = false;  ///< decode and decide, but leave rendering to the receiver of a batch
 };
 
 /// Decodes and augments images in worker threads and hands out batches in the order of the steps.

@@ -8,6 +8,7 @@
 #include "augment/geometry.h"
 #include "augment/image.h"
 #include "kernels/blur.h"
+#include "kernels/color_math.h"
 
 /// The multi-crop augmentation of DINO (Caron et al., 2021): two global and several local crops of each
 /// image, with all random decisions apart from their execution.
@@ -61,13 +62,6 @@ struct Normalization {
 /// `mean` and `deviation`, or the defaults of `AugmentConfig` where they are empty. Throws UsageError if
 /// their number is not `channels`.
 Normalization normalization_of(int channels, std::span<const float> mean, std::span<const float> deviation);
-
-enum class ColorOp : uint8_t { brightness, contrast, saturation, hue };
-
-struct ColorStep {
-  ColorOp op;
-  float factor;
-};
 
 /// All decisions for one crop, in the order of their execution.
 struct CropPlan {

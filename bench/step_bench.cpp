@@ -2,12 +2,14 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "bench/machine.h"
+#include "bench/gpu_machine.h"
+#include "kernels/cuda_memory.h"
 #include "kernels/philox.h"
 #include "train/config.h"
+#include "train/step_runner.h"
 
 // Times whole training steps on random crops that lie in memory, so without a loader:
-//   step_bench [--threads N] [--filter vit] [--seconds S] [--json]
+//   step_bench [--device cuda --precision bf16] [--threads N] [--filter vit] [--seconds S] [--json]
 
 namespace dino::bench {
 namespace {
@@ -30,6 +32,14 @@ TrainConfig base_config(const std::string& arch, int64_t prototypes, int64_t bat
   config.augment.local_crops_number = locals;
   config.freeze_last_layer = 0;  // or the first steps would be cheaper than the others
   return config;
+}
+
+/// The paper's own, at batches that fill a GPU.
+std::vector<StepCase> gpu_step_cases() {
+  TrainConfig tiny = base_config("vit_tiny", 65536, 128, 224, 96, 10), small = base_config("vit_small", 65536, 128, 224, 96, 10);
+  TrainConfig eight = base_config("vit_small", 65536, 32, 224, 96, 10), base = base_config("vit_base", 65536, 64, 224, 96, 10);
+  eight.patch_size = 8;
+  return {{"vit_tiny/16", tiny}, {"vit_small/16", small}, {"vit_small/8", eight}, {"vit_base/16", base}};
 }
 
 std::vector<StepCase> step_cases() {
@@ -108,7 +118,7 @@ double flops_of_step(const TrainConfig& config, const Network& network) {
 // --- the measurement ---
 
 Tensor random_crops(Context& context, int64_t images, int64_t size, int64_t channels) {
-  const Tensor tensor = context.tensor({Dtype::f32, Shape{images, size, size, channels}});
+  const Tensor tensor = context.host_tensor({Dtype::f32, Shape{images, size, size, channels}});
   Random random(0, Purpose::test, static_cast<uint64_t>(size));
   std::generate_n(tensor.view().as<float>(), tensor.shape().count(), [&] { return random.uniform(-2, 2); });
   return tensor;
@@ -122,10 +132,9 @@ struct StepTimes {
                        ///< state
 };
 
-StepTimes time_steps(const TrainConfig& config, int threads, double seconds) {
-  Context context(threads);
-  Network student(network_config(config), Dtype::f32, 0, /*gradients=*/true);
-  Teacher teacher(network_config(config), teacher_kind(config), Dtype::f32, 0);
+StepTimes time_steps(Context& context, const Placement& placement, const TrainConfig& config, double seconds) {
+  Network student(network_config(config), placement, 0, /*gradients=*/true);
+  Teacher teacher(network_config(config), teacher_kind(config), placement, 0);
   teacher.copy_from(student);
   DinoLoss loss(context, loss_config(config), config.out_dim, Dtype::f32);
   Optimizer optimizer(context, optimizer_config(config), student.parameters());
@@ -136,22 +145,26 @@ StepTimes time_steps(const TrainConfig& config, int threads, double seconds) {
       .locals = random_crops(context, augment.local_crops_number * config.batch_size,
                              augment.local_crops_size, config.channels),
       .images = {.images = config.batch_size, .batch = config.batch_size}};
+  StepRunner runner({context, student, teacher, loss, optimizer});
   const RunPlan plan(config, 1000 * config.batch_size);
   int64_t number = 0;
   const auto step = [&] {
     StepPlan now = plan.at(config, number++);
     now.with_statistics = false;
-    const StepReport report = train_step({context, student, teacher, loss, optimizer}, {&crops, 1}, now);
-    check(report.healthy, "step ", number, " was not healthy");
+    const auto finished = runner.start({&crops, 1}, now);
+    check(!finished || finished->report.healthy, "step ", number, " was not healthy");
   };
   step();  // the arena grows
   step();
+  runner.finish();
+  // On a GPU a step is started while the one before runs, so a call takes as long as a step.
   const Times times = time_calls(seconds, 5, step);
+  runner.finish();
   return {times, flops_of_step(config, student), static_cast<size_t>(student.parameters().parameter_count()),
-          context.arena().peak_bytes()};
+          runner.peak_bytes()};
 }
 
-nlohmann::json report(const StepCase& c, const StepTimes& measured, const Ceilings& ceilings) {
+nlohmann::json report(const StepCase& c, const StepTimes& measured, double matmul_flops) {
   const double flops_per_second = measured.flops / measured.times.median;
   return {{"name", c.name},
           {"configuration", description(c.config)},
@@ -160,7 +173,7 @@ nlohmann::json report(const StepCase& c, const StepTimes& measured, const Ceilin
           {"images_per_s", static_cast<double>(c.config.batch_size) / measured.times.median},
           {"step_gflop", measured.flops * 1e-9},
           {"gflop_per_s", flops_per_second * 1e-9},
-          {"of_matmul", flops_per_second / ceilings.flops},
+          {"of_matmul", flops_per_second / matmul_flops},
           {"parameters", measured.parameters},
           {"arena_mib", static_cast<double>(measured.arena_bytes) / (1 << 20)}};
 }
@@ -177,11 +190,13 @@ void print_row(const nlohmann::json& r) {
 }  // namespace
 
 int run(int argc, char** argv) {
-  CLI::App app("Times whole training steps, f32, on random crops in memory.", "step_bench");
+  CLI::App app("Times whole training steps on random crops in memory.", "step_bench");
   int threads = 0;
   double seconds = 10;
-  std::string filter;
+  std::string filter, device = "cpu", precision = "f32";
   bool json = false;
+  app.add_option("--device", device, "cpu, cuda or auto")->capture_default_str();
+  app.add_option("--precision", precision, "f32, or bf16 on a GPU")->capture_default_str();
   app.add_option("--threads", threads, "0: one per processor");
   app.add_option("--seconds", seconds, "Time for each configuration (at least 5 steps)")
       ->capture_default_str();
@@ -189,27 +204,41 @@ int run(int argc, char** argv) {
   app.add_flag("--json", json, "Print one JSON object instead of a table");
   CLI11_PARSE(app, argc, argv);
 
-  std::vector<StepCase> cases = step_cases();
+  const Placement placement = placement_named(device, precision);
+  check<UsageError>(placement.device == Device::cpu || !cuda::emulated(), "this is an emulator, whose times mean nothing");
+  Context context(threads, placement.device);
+  const bool gpu = placement.device == Device::cuda;
+  std::vector<StepCase> cases = gpu ? gpu_step_cases() : step_cases();
   std::erase_if(cases, [&](const StepCase& c) { return c.name.find(filter) == std::string::npos; });
   check<UsageError>(!cases.empty(), "--filter ", filter, ": no configuration has that in its name");
 
-  CpuStream stream(threads);
-  const Ceilings ceilings(stream);
+  const Dtype operands = placement.bf16 ? Dtype::bf16 : placement.dtype;
+  double matmul = 0, copy = 0;  // what the machine reaches, per second
+  if (gpu) {
+    const GpuCeilings ceilings(context, operands);
+    matmul = ceilings.flops, copy = ceilings.bytes;
+  } else {
+    const Ceilings ceilings(context.stream());
+    matmul = ceilings.flops, copy = ceilings.bytes;
+  }
   nlohmann::json rows = nlohmann::json::array();
   if (!json) {
-    std::printf("threads %d, matmul %.0f GFLOP/s, copy %.0f GB/s\n", stream.pool().threads(),
-                ceilings.flops * 1e-9, ceilings.bytes * 1e-9);
+    std::printf("%s, %s, threads %d, matmul %.0f GFLOP/s, copy %.0f GB/s\n",
+                gpu ? cuda::devices().front().name.c_str() : "cpu", precision.c_str(), context.pool().threads(), matmul * 1e-9,
+                copy * 1e-9);
     std::printf("%-13s %-34s %8s %8s %8s %8s %8s %9s %10s\n", "name", "configuration", "least ms", "median",
                 "images/s", "GFLOP", "GFLOP/s", "of matmul", "arena MiB");
   }
   for (const StepCase& c : cases) {
-    rows.push_back(report(c, time_steps(c.config, threads, seconds), ceilings));
+    rows.push_back(report(c, time_steps(context, placement, c.config, seconds), matmul));
     if (!json) print_row(rows.back());
   }
   if (json)
-    std::printf("%s\n", nlohmann::json{{"threads", stream.pool().threads()},
-                                       {"matmul_gflop_per_s", ceilings.flops * 1e-9},
-                                       {"copy_gb_per_s", ceilings.bytes * 1e-9},
+    std::printf("%s\n", nlohmann::json{{"device", gpu ? cuda::devices().front().name : "cpu"},
+                                       {"precision", precision},
+                                       {"threads", context.pool().threads()},
+                                       {"matmul_gflop_per_s", matmul * 1e-9},
+                                       {"copy_gb_per_s", copy * 1e-9},
                                        {"steps", rows}}
                             .dump(2)
                             .c_str());

@@ -6,16 +6,28 @@
 #include <cstdlib>
 #include <utility>
 
+#include "kernels/cuda_memory.h"
 #include "kernels/error.h"
 
 namespace dino {
 namespace {
 
-constexpr size_t kAlignment = 64;
+constexpr size_t alignment(Device device) { return device == Device::cpu ? 64 : 256; }
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kSlab = size_t{64} << 20;  ///< least that is asked of the system
 
 size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+std::byte* from_system(Device device, size_t bytes) {
+  if (device == Device::cuda) return cuda::allocate(bytes);
+  if (device == Device::plan) {
+    void* addresses = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return addresses == MAP_FAILED ? nullptr : static_cast<std::byte*>(addresses);
+  }
+  auto* data = static_cast<std::byte*>(std::aligned_alloc(kHugePage, bytes));
+  if (data) madvise(data, bytes, MADV_HUGEPAGE);  // fewer page faults in the first step; a refusal does not matter
+  return data;
+}
 
 }  // namespace
 
@@ -34,11 +46,15 @@ Block::~Block() {
 }
 
 Arena::~Arena() {
-  for (const Slab& slab : slabs_) std::free(slab.data);
+  for (const Slab& slab : slabs_) {
+    if (device_ == Device::cuda) cuda::release(slab.data);
+    if (device_ == Device::cpu) std::free(slab.data);
+    if (device_ == Device::plan) munmap(slab.data, slab.bytes);
+  }
 }
 
 Block Arena::allocate(size_t bytes) {
-  bytes = round_up(std::max<size_t>(bytes, 1), kAlignment);
+  bytes = round_up(std::max<size_t>(bytes, 1), alignment(device_));
   auto place = free_by_size_.lower_bound(bytes);
   if (place == free_by_size_.end()) {
     grow(bytes);
@@ -55,10 +71,9 @@ Block Arena::allocate(size_t bytes) {
 
 void Arena::grow(size_t bytes) {
   const size_t wanted = round_up(std::max(bytes, kSlab), kHugePage);
-  auto* data = static_cast<std::byte*>(std::aligned_alloc(kHugePage, wanted));
-  check(data != nullptr, "memory: cannot get ", wanted >> 20, " MiB from the system, with ", reserved_ >> 20,
-        " MiB in use; a smaller --batch-size needs less");
-  madvise(data, wanted, MADV_HUGEPAGE);  // fewer page faults in the first step; a refusal does not matter
+  std::byte* data = from_system(device_, wanted);
+  check(data != nullptr, "memory: cannot get ", wanted >> 20, " MiB from the ", device_ == Device::cpu ? "system" : "GPU",
+        ", with ", reserved_ >> 20, " MiB in use; a smaller --batch-size needs less");
   slabs_.push_back({data, wanted});
   reserved_ += wanted;
   insert_free(data, wanted);

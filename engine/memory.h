@@ -5,6 +5,8 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/device.h"
+
 namespace dino {
 
 class Arena;
@@ -27,16 +29,18 @@ class Block {
   size_t bytes_ = 0;
 };
 
-/// Memory for tensors. Blocks that were given back are used again, best fit first and merged with free neighbours. Every
+/// Memory for tensors on one device. Blocks that were given back are used again, best fit first and merged with free neighbours. Every
 /// training step asks for the same sizes in the same order, so the arena grows in the first step and then never again.
 class Arena {
  public:
-  Arena() = default;
+  explicit Arena(Device device = Device::cpu) : device_(device) {}
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
   ~Arena();
 
-  /// At least `bytes`, 64-byte aligned, contents undefined. Throws Error if the system has no more memory.
+  Device device() const { return device_; }
+
+  /// At least `bytes`, aligned to 64 bytes (256 but for the CPU), contents undefined. Throws Error if there is no more memory.
   Block allocate(size_t bytes);
 
   size_t reserved_bytes() const { return reserved_; }  ///< from the system
@@ -56,6 +60,7 @@ class Arena {
   bool starts_slab(const std::byte* data) const;
   void grow(size_t bytes);
 
+  Device device_;
   std::vector<Slab> slabs_;
   std::map<std::byte*, size_t> free_;                  // by address, for merging
   std::multimap<size_t, std::byte*> free_by_size_;     // for best fit

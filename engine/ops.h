@@ -4,6 +4,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/batch_norm.h"
+#include "kernels/cast.h"
 #include "kernels/center.h"
 #include "kernels/concat_rows.h"
 #include "kernels/conv2d.h"
@@ -17,6 +18,7 @@
 #include "kernels/patchify.h"
 #include "kernels/pointwise.h"
 #include "kernels/pool.h"
+#include "kernels/residual_layer_norm.h"
 #include "kernels/sinkhorn.h"
 #include "kernels/tokens.h"
 #include "kernels/top_k.h"
@@ -24,9 +26,9 @@
 namespace dino {
 
 /// Every op. Tests and benches fold over this list; an op that is not here does not exist.
-using AllOps = std::tuple<Linear, Gelu, Relu, DropPathMask, ResidualAdd, Attention, AttentionProbabilities, LayerNorm,
-                          Patchify, ConcatRows, InterpolatePositions, Tokens, SelectCls, PatchMean, L2Normalize,
-                          WeightNorm, TeacherSoftmax, CenteredUnit, DinoCrossEntropy, CropsMse, TargetStatistics,
+using AllOps = std::tuple<Linear, Gelu, Relu, Cast, DropPathMask, ResidualAdd, Attention, AttentionProbabilities,
+                          LayerNorm, ResidualLayerNorm, Patchify, ConcatRows, InterpolatePositions, Tokens,
+                          SelectCls, PatchMean, L2Normalize, WeightNorm, TeacherSoftmax, CenteredUnit, DinoCrossEntropy, CropsMse, TargetStatistics,
                           Sinkhorn, ColumnSums, UpdateCenter, GradNorm, Health, AdamW, Sgd, Lars, Ema, TopK,
                           LabelCrossEntropy, Conv2d, BatchNorm, RunningStats, AveragePool, MaxPool>;
 

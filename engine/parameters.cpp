@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numbers>
+#include <utility>
 
+#include "engine/ops.h"
+#include "engine/run.h"
 #include "kernels/philox.h"
 
 namespace dino {
@@ -36,10 +38,27 @@ std::array<double, 4> uniforms(const Philox::Block& block) {
 
 }  // namespace
 
+Placement placement_named(const std::string& device, const std::string& precision) {
+  Placement placement{.device = device_named(device)};
+  check<UsageError>(precision == "f32" || precision == "bf16" || precision == "f64", "--precision ", precision,
+                    " is not known (known: bf16, f32, f64)");
+  placement.bf16 = precision == "bf16";
+  if (precision == "f64") placement.dtype = Dtype::f64;
+  check<UsageError>(!placement.bf16 || placement.device == Device::cuda, "--precision bf16 needs --device cuda; use f32 on the CPU");
+  check<UsageError>(precision != "f64" || placement.device == Device::cpu, "--precision f64 needs --device cpu; use f32 or bf16 on a GPU");
+  return placement;
+}
+
 Tensor Parameter::tensor() const { return store ? store->tensor(index) : Tensor(); }
 
+Tensor Parameter::operand(Context& context) const {
+  if (!store || !store->copies_.defined()) return tensor();
+  store->update_copies(context);
+  return store->operands_[static_cast<size_t>(index)];
+}
+
 Parameter ParameterStore::declare(std::string name, Shape shape, Init init, bool trainable, bool buffer) {
-  check(dtype_ == Dtype::none, "parameters: ", name, " was declared after the memory was laid out");
+  check(!arena_, "parameters: ", name, " was declared after the memory was laid out");
   check(find(name) < 0, "parameters: ", name, " was declared twice");
   entries_.push_back({std::move(name), shape, init, trainable, buffer});
   return {this, static_cast<int>(entries_.size()) - 1};
@@ -53,57 +72,64 @@ Parameter ParameterStore::add_buffer(std::string name, Shape shape, Init init) {
   return declare(std::move(name), shape, init, false, true);
 }
 
-void ParameterStore::allocate(Dtype dtype, uint64_t seed, bool gradients) {
+void ParameterStore::allocate(const Placement& placement, uint64_t seed, bool gradients) {
+  const Dtype dtype = placement.dtype;
   check(dtype == Dtype::f32 || dtype == Dtype::f64, "parameters: must be f32 or f64");
-  dtype_ = dtype;
-  int64_t end = 0;
+  placement_ = placement;
+  arena_ = std::make_unique<Arena>(placement.device);
+  int64_t end = 0, parameters = 0;
   for (const bool buffers : {false, true}) {
     for (Entry& entry : entries_) {
       if (entry.buffer != buffers) continue;
       entry.begin = end;
       end = aligned(end + entry.shape.count());
     }
-    if (!buffers) values_ = Tensor(View(nullptr, dtype, Shape{end}), nullptr);
+    if (!buffers) parameters = end;
   }
-  const int64_t parameters = values_.shape().count();
-  all_ = dino::allocate(arena_, {dtype, Shape{std::max<int64_t>(end, 1)}});
-  std::memset(all_.view().data, 0, static_cast<size_t>(all_.shape().count()) * bytes_of(dtype));
+  const auto zeros = [&](Dtype type, int64_t count) {
+    Tensor tensor = dino::allocate(*arena_, {type, Shape{std::max<int64_t>(count, 1)}});
+    clear(tensor.view());
+    return tensor;
+  };
+  all_ = zeros(dtype, end);
   values_ = all_.rows(0, parameters);
-  if (gradients) {
-    gradients_ = dino::allocate(arena_, {dtype, Shape{parameters}});
-    std::memset(gradients_.view().data, 0, static_cast<size_t>(parameters) * bytes_of(dtype));
-  }
-  tensors_.clear();
+  if (gradients) gradients_ = zeros(dtype, parameters);
+  if (placement.bf16) copies_ = zeros(Dtype::bf16, parameters);
+  const auto part = [](const Tensor& flat, const Entry& entry) {
+    return flat.rows(entry.begin, entry.begin + entry.shape.count()).reshaped(entry.shape);
+  };
   for (size_t i = 0; i < entries_.size(); ++i) {
     const Entry& entry = entries_[i];
-    const auto place = [&](const Tensor& flat) {
-      return View(static_cast<std::byte*>(flat.view().data) + static_cast<size_t>(entry.begin) * bytes_of(dtype), dtype,
-                  entry.shape);
-    };
-    Tensor tensor(place(all_), std::make_shared<Tensor>(all_));
-    if (gradients && entry.trainable) tensor.set_grad(std::make_shared<GradSlot>(place(gradients_)));
-    tensors_.push_back(std::move(tensor));
+    tensors_.push_back(part(all_, entry));
+    operands_.push_back(copies_.defined() && !entry.buffer ? part(copies_, entry) : tensors_.back());
+    if (gradients && entry.trainable) {
+      const auto slot = std::make_shared<GradSlot>(part(gradients_, entry).view());
+      tensors_.back().set_grad(slot);
+      operands_.back().set_grad(slot);
+    }
     initialize(i, seed);
   }
+}
+
+void ParameterStore::update_copies(Context& context) const {
+  if (std::exchange(copies_current_, true) || !copies_.defined()) return;
+  run(context, Cast{.output = Dtype::bf16}, {values_.detached()}, {copies_});
 }
 
 void ParameterStore::initialize(size_t index, uint64_t seed) {
   const Entry& entry = entries_[index];
   const Philox philox(seed, Purpose::initialization);
-  with_float(dtype_, [&](auto zero) {
+  with_float(dtype(), [&](auto zero) {
     using T = decltype(zero);
-    T* values = tensors_[index].view().as<T>();
     const int64_t count = entry.shape.count();
-    if (entry.init.kind == Init::constant) {
-      std::fill_n(values, count, static_cast<T>(entry.init.scale));
-      return;
-    }
-    for (int64_t begin = 0; begin < count; begin += 4) {
+    std::vector<T> values(static_cast<size_t>(count), static_cast<T>(entry.init.scale));
+    for (int64_t begin = 0; begin < count && entry.init.kind != Init::constant; begin += 4) {
       const Philox::Block block = philox(index, 0, static_cast<uint32_t>(begin / 4));
       const std::array<double, 4> four = entry.init.kind == Init::normal ? normals(block) : uniforms(block);
       for (int64_t i = begin; i < std::min(count, begin + 4); ++i)
-        values[i] = static_cast<T>(entry.init.scale * four[static_cast<size_t>(i - begin)]);
+        values[static_cast<size_t>(i)] = static_cast<T>(entry.init.scale * four[static_cast<size_t>(i - begin)]);
     }
+    copy_from_host(values.data(), tensors_[index].view());
   });
 }
 
@@ -127,8 +153,8 @@ void ParameterStore::reset_gradients() {
 
 void ParameterStore::copy_from(const ParameterStore& other) {
   check(all_.spec() == other.all_.spec(), "parameters: copies need the same entries");
-  std::memcpy(all_.view().data, other.all_.view().data,
-              static_cast<size_t>(all_.shape().count()) * bytes_of(dtype_));
+  copy_elements(other.all_.view(), all_.view());
+  values_changed();
 }
 
 }  // namespace dino

@@ -22,6 +22,7 @@ struct Init {
   static Init uniform_within(double bound) { return {uniform, bound}; }
 };
 
+class Context;
 class ParameterStore;
 
 /// A name for one tensor of a store, held by modules.
@@ -32,7 +33,21 @@ struct Parameter {
   bool defined() const { return store != nullptr; }
   /// The tensor itself, with its gradient slot if the store has gradients and the parameter is trainable.
   Tensor tensor() const;
+  /// What matmuls and convolutions take: the tensor, or its copy in bf16 with the same gradient slot if the store keeps
+  /// such copies. Copies that are out of date are made anew first.
+  Tensor operand(Context& context) const;
 };
+
+/// Where a network lives and in which types it computes.
+struct Placement {
+  Dtype dtype = Dtype::f32;  ///< of parameters, statistics and the optimizer's state
+  Device device = Device::cpu;
+  bool bf16 = false;         ///< activations and matmul operands in bf16; on a GPU only
+};
+
+/// The placement that --device (auto, cpu, cuda) and --precision (f32, bf16, f64) stand for. Throws UsageError for what does
+/// not exist, or not together, with what to do.
+Placement placement_named(const std::string& device, const std::string& precision);
 
 /// All parameters and running statistics of one network in one flat buffer of one float type, so that clipping, update,
 /// EMA and casts are single passes. Modules declare what they need first; then the memory is laid out once.
@@ -59,10 +74,13 @@ class ParameterStore {
 
   /// Lays out all declared entries and fills them with their initial values, a function of `seed` and the position of the
   /// entry only. With `gradients`, trainable parameters get gradient slots.
-  void allocate(Dtype dtype, uint64_t seed, bool gradients);
+  void allocate(const Placement& placement, uint64_t seed, bool gradients);
 
   const std::vector<Entry>& entries() const { return entries_; }
-  Dtype dtype() const { return dtype_; }
+  Dtype dtype() const { return placement_.dtype; }
+  Device device() const { return placement_.device; }
+  /// Type of activations and matmul operands.
+  Dtype operand_dtype() const { return placement_.bf16 ? Dtype::bf16 : placement_.dtype; }
   /// Sum of the element counts of all parameters (without buffers and padding).
   int64_t parameter_count() const;
 
@@ -70,8 +88,17 @@ class ParameterStore {
   /// -1 if there is no such entry.
   int find(std::string_view name) const;
 
+  /// Memory of values, gradients and copies.
+  size_t bytes() const { return arena_ ? arena_->used_bytes() : 0; }
+
   /// All parameters, padding included, as one vector: [elements].
   Tensor values() const { return values_; }
+  /// Their copies in bf16, in the same layout. Undefined if there are none.
+  Tensor copies() const { return copies_; }
+  /// To be called by whoever changed values: copies are out of date unless they were changed too.
+  void values_changed(bool copies_too = false) const { copies_current_ = copies_too; }
+  /// Makes copies anew if they are out of date.
+  void update_copies(Context& context) const;
   /// Their gradients in the same layout. Undefined without gradients.
   Tensor gradients() const { return gradients_; }
   const std::shared_ptr<GradSlot>& grad(int index) const { return tensors_[static_cast<size_t>(index)].grad(); }
@@ -82,14 +109,16 @@ class ParameterStore {
   void copy_from(const ParameterStore& other);
 
  private:
+  friend struct Parameter;
   Parameter declare(std::string name, Shape shape, Init init, bool trainable, bool buffer);
   void initialize(size_t index, uint64_t seed);
 
   std::vector<Entry> entries_;
-  Dtype dtype_ = Dtype::none;
-  Arena arena_;
-  Tensor all_, values_, gradients_;
-  std::vector<Tensor> tensors_;
+  Placement placement_;
+  std::unique_ptr<Arena> arena_;  // from allocate() on
+  Tensor all_, values_, gradients_, copies_;
+  std::vector<Tensor> tensors_, operands_;
+  mutable bool copies_current_ = false;
 };
 
 }  // namespace dino

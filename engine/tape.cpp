@@ -11,8 +11,7 @@ Tape::~Tape() { context_.tape_ = outer_; }
 void Tape::backward(const Tensor& loss, double seed) {
   check(loss.grad() != nullptr, "tape: the loss does not depend on anything that wants a gradient");
   check(loss.shape() == Shape{1}, "tape: a loss must have shape [1]; got ", loss.shape());
-  const View view = loss.grad()->touch().view;
-  with_float(view.dtype, [&](auto zero) { *view.as<decltype(zero)>() = static_cast<decltype(zero)>(seed); });
+  loss.grad()->assign(context_.constant(seed, loss.dtype(), loss.device()));
   while (!nodes_.empty()) {
     const std::unique_ptr<TapeNode> node = std::move(nodes_.back());
     nodes_.pop_back();

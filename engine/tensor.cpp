@@ -1,22 +1,35 @@
 #include "engine/tensor.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <utility>
+
+#include "kernels/cuda_memory.h"
 
 namespace dino {
 namespace {
 
 /// Sets rows [row, row + rows) × columns [col, col + cols) to zero; all-zero bytes are 0 in every dtype.
 void fill_zero(const View& view, int64_t row, int64_t rows, int64_t col, int64_t cols) {
-  const size_t size = bytes_of(view.dtype);
-  for (int64_t r = row; r < row + rows; ++r)
-    std::memset(static_cast<std::byte*>(view.data) + static_cast<size_t>(r * view.row_stride + col) * size, 0,
-                static_cast<size_t>(cols) * size);
+  const size_t size = bytes_of(view.dtype), pitch = static_cast<size_t>(view.row_stride) * size;
+  auto* data = static_cast<std::byte*>(view.data) + static_cast<size_t>(row * view.row_stride + col) * size;
+  if (view.device == Device::plan) return;
+  if (view.device == Device::cuda) return cuda::clear(data, pitch, static_cast<size_t>(cols) * size, static_cast<size_t>(rows));
+  for (int64_t r = 0; r < rows; ++r) std::memset(data + static_cast<size_t>(r) * pitch, 0, static_cast<size_t>(cols) * size);
+}
+
+void copy_bytes(void* to, const void* from, size_t bytes, Device device) {
+  if (device == Device::plan) return;
+  if (device == Device::cuda)
+    cuda::copy(to, from, bytes);
+  else
+    std::memcpy(to, from, bytes);
 }
 
 View part_of(const View& view, Shape shape, int64_t row, int64_t col) {
   auto* data = static_cast<std::byte*>(view.data) + static_cast<size_t>(row * view.row_stride + col) * bytes_of(view.dtype);
-  return View(data, view.dtype, shape, view.row_stride);
+  return View(data, view.dtype, shape, view.row_stride, view.device);
 }
 
 }  // namespace
@@ -41,7 +54,7 @@ Tensor Tensor::part(int64_t row_begin, int64_t row_end, int64_t col_begin, int64
 
 Tensor Tensor::reshaped(Shape shape) const {
   check(view_.dense() && shape.count() == view_.count(), "tensor: cannot see ", view_.shape, " as ", shape);
-  Tensor result(View(view_.data, view_.dtype, shape), memory_);
+  Tensor result(View(view_.data, view_.dtype, shape, 0, view_.device), memory_);
   if (grad_) result.grad_ = std::make_shared<GradSlot>(grad_, shape, 0, 0, view_.rows(), view_.cols());
   return result;
 }
@@ -54,7 +67,7 @@ Grad GradSlot::touch() {
     const bool whole = place_ == Region{0, 0, parent_->spec_.shape.rows(), parent_->spec_.shape.cols()};
     const Grad grad = whole ? parent_->touch() : parent_->touch_region(place_);
     const bool reshaped = whole && !(spec_.shape == parent_->spec_.shape);
-    if (reshaped) return {View(grad.view.data, spec_.dtype, spec_.shape), grad.mode};
+    if (reshaped) return {View(grad.view.data, spec_.dtype, spec_.shape, 0, grad.view.device), grad.mode};
     return {whole ? grad.view : part_of(grad.view, spec_.shape, place_.row, place_.col), grad.mode};
   }
   allocate();
@@ -109,12 +122,19 @@ View GradSlot::value() {
     const View whole = parent_->value();
     if (!whole.defined()) return {};
     const bool reshaped = place_ == Region{0, 0, whole.rows(), whole.cols()};
-    return reshaped ? View(whole.data, spec_.dtype, spec_.shape, spec_.shape.cols() == whole.cols() ? whole.row_stride : 0)
+    return reshaped ? View(whole.data, spec_.dtype, spec_.shape, spec_.shape.cols() == whole.cols() ? whole.row_stride : 0, whole.device)
                     : part_of(whole, spec_.shape, place_.row, place_.col);
   }
   if (!touched()) return {};
   if (!whole_touched_) fill_untouched();
   return view_;
+}
+
+void GradSlot::assign(const Tensor& value) {
+  check(!parent_ && !touched() && value.spec() == spec_, "tensor: a gradient is assigned once, before anything else");
+  view_ = value.view();
+  memory_ = std::make_shared<Tensor>(value);
+  whole_touched_ = true;
 }
 
 void GradSlot::reset() {
@@ -131,8 +151,44 @@ void GradSlot::allocate() {
 
 Tensor allocate(Arena& arena, Spec spec) {
   auto block = std::make_shared<Block>(arena.allocate(static_cast<size_t>(spec.shape.count()) * bytes_of(spec.dtype)));
-  const View view(block->data(), spec.dtype, spec.shape);
+  const View view(block->data(), spec.dtype, spec.shape, 0, arena.device());
   return Tensor(view, std::move(block));
+}
+
+void copy_to_host(const View& view, void* to) {
+  check(view.dense(), "tensor: only dense tensors are copied");
+  copy_bytes(to, view.data, static_cast<size_t>(view.count()) * bytes_of(view.dtype), view.device);
+}
+
+void copy_from_host(const void* from, const View& view) {
+  check(view.dense(), "tensor: only dense tensors are copied");
+  copy_bytes(view.data, from, static_cast<size_t>(view.count()) * bytes_of(view.dtype), view.device);
+}
+
+void copy_elements(const View& from, const View& to) {
+  check(from.dense() && to.dense() && from.dtype == to.dtype && from.count() == to.count(),
+        "tensor: only dense tensors of one type and size are copied");
+  // Host memory is within reach of every device's copies.
+  copy_bytes(to.data, from.data, static_cast<size_t>(from.count()) * bytes_of(from.dtype), std::max(from.device, to.device));
+}
+
+void clear(const View& view) { fill_zero(view, 0, view.rows(), 0, view.cols()); }
+
+std::vector<double> values_of(const Tensor& tensor) {
+  std::vector<double> values(static_cast<size_t>(tensor.shape().count()));
+  if (tensor.dtype() == Dtype::bf16) {
+    std::vector<uint16_t> halves(values.size());
+    copy_to_host(tensor.view(), halves.data());
+    std::transform(halves.begin(), halves.end(), values.begin(),
+                   [](uint16_t half) { return static_cast<double>(std::bit_cast<float>(uint32_t{half} << 16)); });
+    return values;
+  }
+  with_float(tensor.dtype(), [&](auto zero) {
+    std::vector<decltype(zero)> exact(values.size());
+    copy_to_host(tensor.view(), exact.data());
+    std::copy(exact.begin(), exact.end(), values.begin());
+  });
+  return values;
 }
 
 }  // namespace dino

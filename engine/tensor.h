@@ -22,6 +22,7 @@ class Tensor {
   Spec spec() const { return view_.spec(); }
   const Shape& shape() const { return view_.shape; }
   Dtype dtype() const { return view_.dtype; }
+  Device device() const { return view_.device; }
 
   /// Null if nobody wants the gradient of this tensor.
   const std::shared_ptr<GradSlot>& grad() const { return grad_; }
@@ -62,6 +63,8 @@ class GradSlot {
   bool touched() const;
   /// The finished gradient; elements that nobody touched are zero. Absent if nothing was touched.
   View value();
+  /// Makes `value` the gradient, where nobody touched it yet: how backward starts.
+  void assign(const Tensor& value);
   /// Forgets all touches: the next one writes again.
   void reset();
 
@@ -87,5 +90,15 @@ class GradSlot {
 
 /// An uninitialised tensor in the arena's memory.
 Tensor allocate(Arena& arena, Spec spec);
+
+/// Copy the elements of a dense tensor from or to host memory, after all that was started on it; they return when done.
+void copy_to_host(const View& view, void* to);
+void copy_from_host(const void* from, const View& view);
+/// Copies the elements of a dense tensor to another of the same type and size, from any device to any.
+void copy_elements(const View& from, const View& to);
+/// Sets all elements to zero.
+void clear(const View& view);
+/// The elements of a dense floating-point tensor, wherever it lies.
+std::vector<double> values_of(const Tensor& tensor);
 
 }  // namespace dino

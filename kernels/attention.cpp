@@ -84,14 +84,14 @@ void backward_head(const Attention& op, CpuStream& stream, std::span<const View>
 }  // namespace
 
 std::vector<Spec> Attention::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<Attention>(in);
+  require_float_dtypes<Attention>(in);
   const int64_t queries = cls_only ? sequences.count() : sequences.tokens();
   require<Attention>(in[q].shape.rank == 2 && in[q].shape[0] == queries,
                      cls_only ? "q must have one row per sequence" : "q must have one row per token", in);
   require<Attention>(in[k].shape == Shape{sequences.tokens(), in[q].shape[1]} && in[v].shape == in[k].shape,
                      "k and v must be [tokens, dim]", in);
   require<Attention>(in[q].shape[1] % heads == 0, "dim must be divisible by the number of heads", in);
-  return {in[q], {in[q].dtype, Shape{queries, heads}}};
+  return {in[q], {wide(in[q].dtype), Shape{queries, heads}}};
 }
 
 void Attention::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
@@ -135,7 +135,13 @@ Case<Attention> attention_case(std::initializer_list<Sequences::Group> groups, i
 
 std::vector<Case<Attention>> Attention::cases(Tiny) {
   return {attention_case({{2, 2, 3}, {3, 1, 2}}, 2, 4, false), attention_case({{2, 2, 3}, {3, 1, 2}}, 2, 4, true),
-          attention_case({{1, 5, 4}}, 1, 3, false)};
+          attention_case({{1, 5, 4}}, 1, 3, false), attention_case({{1, 5, 4}}, 1, 3, true),
+          // Heads of 64, which tensor cores take: less than a tile, and tiles with tails of 5, 2 and 5 rows.
+          attention_case({{2, 1, 1}, {1, 2, 3}}, 2, 64, false), attention_case({{1, 7, 7}, {2, 6, 6}}, 1, 64, false),
+          attention_case({{1, 14, 14}}, 1, 64, false), attention_case({{1, 6, 6}, {2, 1, 1}}, 2, 64, true),
+          // More columns than lanes.
+          attention_case({{1, 3, 1}}, 2, 96, false), attention_case({{1, 3, 1}}, 1, 256, false),
+          attention_case({{1, 3, 1}}, 1, 256, true)};
 }
 
 std::vector<Case<Attention>> Attention::cases(Real) {
@@ -144,13 +150,13 @@ std::vector<Case<Attention>> Attention::cases(Real) {
 }
 
 std::vector<Spec> AttentionProbabilities::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<AttentionProbabilities>(in);
+  require_float_dtypes<AttentionProbabilities>(in);
   require<AttentionProbabilities>(sequences.groups == 1, "all images must have one size", in);
   require<AttentionProbabilities>(in[q].shape == in[k].shape && in[q].shape.rows() == sequences.tokens(),
                                   "q and k must be [tokens, dim]", in);
   require<AttentionProbabilities>(in[q].shape.cols() % heads == 0, "dim must be divisible by the number of heads", in);
   const int64_t length = sequences.group[0].length();
-  return {{in[q].dtype, Shape{sequences.count(), heads, length, length}}};
+  return {{wide(in[q].dtype), Shape{sequences.count(), heads, length, length}}};
 }
 
 void AttentionProbabilities::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {

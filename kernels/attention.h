@@ -27,7 +27,10 @@ struct Attention {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {bit(q) | bit(k) | bit(v), bit(o) | bit(lse)}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
+                std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
                 std::span<const Grad> din) const;
   static std::vector<Case<Attention>> cases(Tiny);
   static std::vector<Case<Attention>> cases(Real);
@@ -49,6 +52,7 @@ struct AttentionProbabilities {
   /// q, k [images · tokens, dim] → p [images, heads, tokens, tokens].
   std::vector<Spec> infer(std::span<const Spec> in) const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   static std::vector<Case<AttentionProbabilities>> cases(Tiny);
   static std::vector<Case<AttentionProbabilities>> cases(Real);
 };

@@ -194,7 +194,7 @@ Case<BatchNorm> norm_case(Shape x, bool training, Activation activation, bool af
 }  // namespace
 
 std::vector<Spec> BatchNorm::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<BatchNorm>(in);
+  require_float_dtypes<BatchNorm>(in);
   const Shape channels{in[x].shape.cols()};
   require<BatchNorm>(in[x].shape.count() > 0, "x must not be empty", in);
   for (const int i : {gamma, beta, running_mean, running_var})
@@ -207,7 +207,7 @@ std::vector<Spec> BatchNorm::infer(std::span<const Spec> in) const {
   else
     require<BatchNorm>(in[running_mean].defined() && in[running_var].defined(),
                        "evaluation needs running statistics", in);
-  const Spec per_channel{in[x].dtype, channels};
+  const Spec per_channel{wide(in[x].dtype), channels};
   return {in[x], per_channel, per_channel, per_channel};
 }
 
@@ -241,7 +241,10 @@ std::vector<Case<BatchNorm>> BatchNorm::cases(Tiny) {
           norm_case({1, 5}, false, gelu, false),
           norm_case({9, 1000}, true, relu),
           norm_case({1300, 70}, true, none),
-          norm_case({70, 4200}, true, gelu, true, true)};
+          norm_case({70, 4200}, true, gelu, true, true),
+          norm_case({9, 8}, true, gelu, true, true),
+          norm_case({300, 32}, true, none, true, true),
+          norm_case({5, 48}, false, gelu)};
 }
 
 std::vector<Case<BatchNorm>> BatchNorm::cases(Real) {
@@ -255,7 +258,7 @@ std::vector<Case<BatchNorm>> BatchNorm::cases(Real) {
 }
 
 std::vector<Spec> RunningStats::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<RunningStats>(in);
+  require_float_dtypes<RunningStats>(in);
   check<UsageError>(count > 1, kName, ": count must be at least 2; got ", count);
   for (const Spec& spec : in) require<RunningStats>(spec == in[0], "all inputs must be [channels]", in);
   return {in[0], in[0]};

@@ -16,6 +16,7 @@ struct BatchNorm {
   static constexpr std::array<std::string_view, 4> kOutputs = {"y", "mean", "var", "rstd"};
   enum Inputs { x, gamma, beta, running_mean, running_var, residual };
   enum Outputs { y, mean, var, rstd };
+  static constexpr uint32_t kWideInputs = bit(gamma) | bit(beta) | bit(running_mean) | bit(running_var);
   static constexpr uint32_t kDifferentiable = bit(x) | bit(gamma) | bit(beta) | bit(residual);
 
   double eps = 1e-5;
@@ -30,7 +31,10 @@ struct BatchNorm {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out,
+                std::span<const View> dout, std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out,
                 std::span<const View> dout, std::span<const Grad> din) const;
   static std::vector<Case<BatchNorm>> cases(Tiny);
   static std::vector<Case<BatchNorm>> cases(Real);
@@ -44,6 +48,7 @@ struct RunningStats {
   static constexpr std::array<std::string_view, 2> kOutputs = {"new_mean", "new_var"};
   enum Inputs { running_mean, running_var, mean, var };
   enum Outputs { new_mean, new_var };
+  static constexpr uint32_t kWideInputs = ~0u;
 
   double momentum = 0.1;
   int64_t count = 2;  ///< rows that mean and the biased var were taken over, at least 2
@@ -51,6 +56,7 @@ struct RunningStats {
   /// All [channels].
   std::vector<Spec> infer(std::span<const Spec> in) const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   static std::vector<Case<RunningStats>> cases(Tiny);
   static std::vector<Case<RunningStats>> cases(Real);
 };

@@ -6,7 +6,7 @@
 namespace dino {
 
 std::vector<Spec> ColumnSums::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<ColumnSums>(in);
+  require_float_dtypes<ColumnSums>(in);
   const Shape row{1, in[x].shape.cols()};
   require<ColumnSums>(!in[before].defined() || in[before].shape == row, "before must be [1, cols]", in);
   return {{in[x].dtype, row}};
@@ -29,7 +29,7 @@ std::vector<Case<ColumnSums>> ColumnSums::cases(Tiny) {
 std::vector<Case<ColumnSums>> ColumnSums::cases(Real) { return {{{}, {{{128, 65536}}, {{}}}}}; }
 
 std::vector<Spec> UpdateCenter::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<UpdateCenter>(in);
+  require_float_dtypes<UpdateCenter>(in);
   require<UpdateCenter>(in[sums].shape == in[center].shape, "sums must have the shape of center", in);
   require<UpdateCenter>(in[healthy].shape == Shape{1}, "healthy must be [1]", in);
   return {in[center]};
@@ -48,7 +48,10 @@ void UpdateCenter::forward(CpuStream&, std::span<const View> in, std::span<const
 }
 
 std::vector<Case<UpdateCenter>> UpdateCenter::cases(Tiny) {
-  return {{{.rows = 6}, {{{1, 9}}, {{1, 9}}, {{1}, Fill::positive}}}};
+  const CaseInput healthy{{1}, Fill::positive}, sick{{1}, Fill::normal, Dtype::none, {0}};
+  return {{{.rows = 6}, {{{1, 9}}, {{1, 9}}, healthy}},
+          {{.rows = 6}, {{{1, 1028}}, {{1, 1028}}, healthy}},
+          {{.rows = 6}, {{{1, 9}}, {{1, 9}}, sick}}};
 }
 
 std::vector<Case<UpdateCenter>> UpdateCenter::cases(Real) {

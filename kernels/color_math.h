@@ -9,6 +9,13 @@
 /// these functions reproduce bit for bit.
 namespace dino {
 
+enum class ColorOp : uint8_t { brightness, contrast, saturation, hue };
+
+struct ColorStep {
+  ColorOp op;
+  float factor;
+};
+
 /// Gray value of a pixel (ITU-R 601-2 luma in 16-bit fixed point).
 DINO_HOST_DEVICE inline uint8_t luma(int red, int green, int blue) {
   return static_cast<uint8_t>((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16);

@@ -8,7 +8,7 @@
 namespace dino {
 
 std::vector<Spec> ConcatRows::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<ConcatRows>(in);
+  require_float_dtypes<ConcatRows>(in);
   int64_t rows = 0;
   for (const Spec& x : in) {
     if (!x.defined()) continue;
@@ -50,7 +50,7 @@ void ConcatRows::backward(CpuStream& stream, std::span<const View> in, std::span
 }
 
 std::vector<Case<ConcatRows>> ConcatRows::cases(Tiny) {
-  return {{{}, {{{3, 5}}, {{2, 5}}, {{}}, {{}}}}, {{}, {{{3, 5}}, {{2, 5}}, {{1, 5}}, {{4, 5}}}}};
+  return {{{}, {{{3, 5}}, {{2, 5}}, {{}}, {{}}}}, {{}, {{{3, 5}}, {{2, 5}}, {{1, 5}}, {{4, 5}}}}, {{}, {{{3, 8}}, {{2, 8}}, {{}}, {{}}}}};
 }
 
 std::vector<Case<ConcatRows>> ConcatRows::cases(Real) { return {{{}, {{{256, 1024}}, {{512, 1024}}, {{}}, {{}}}}}; }

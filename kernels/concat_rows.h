@@ -18,7 +18,10 @@ struct ConcatRows {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {0, 0}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
+                std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
                 std::span<const Grad> din) const;
   static std::vector<Case<ConcatRows>> cases(Tiny);
   static std::vector<Case<ConcatRows>> cases(Real);

@@ -297,7 +297,7 @@ Case<Conv2d> conv_case(Conv2d op, Shape x, int64_t out_channels, bool bias = fal
 }  // namespace
 
 std::vector<Spec> Conv2d::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<Conv2d>(in);
+  require_float_dtypes<Conv2d>(in);
   check<UsageError>(kernel > 0 && stride > 0 && pad >= 0, kName,
                     ": kernel and stride must be positive, pad not negative; got ", kernel, ", ", stride,
                     ", ", pad);
@@ -347,7 +347,8 @@ std::vector<Case<Conv2d>> Conv2d::cases(Tiny) {
           conv_case({1, 1, 0}, {2, 3, 3, 5}, 7, true), conv_case({1, 2, 0}, {2, 5, 5, 4}, 3),
           conv_case({7, 2, 3}, {1, 9, 11, 3}, 5),      conv_case({4, 4, 0}, {2, 8, 12, 2}, 3, true),
           conv_case({2, 3, 2}, {1, 4, 3, 2}, 1),       conv_case({3, 1, 1}, {5, 4, 4, 16}, 18),
-          conv_case({3, 1, 1}, {5, 16, 16, 16}, 16),   conv_case({5, 1, 2}, {7, 20, 20, 2}, 9, true)};
+          conv_case({3, 1, 1}, {5, 16, 16, 16}, 16),   conv_case({5, 1, 2}, {7, 20, 20, 2}, 9, true),
+          conv_case({3, 2, 1}, {2, 5, 6, 8}, 8, true), conv_case({3, 2, 1}, {2, 4, 4, 8}, 5)};
 }
 
 std::vector<Case<Conv2d>> Conv2d::cases(Real) {

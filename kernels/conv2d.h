@@ -15,6 +15,7 @@ struct Conv2d {
   static constexpr std::array<std::string_view, 1> kOutputs = {"y"};
   enum Inputs { x, weight, bias };
   enum Outputs { y };
+  static constexpr uint32_t kWideGradients = bit(weight) | bit(bias);
   static constexpr uint32_t kDifferentiable = bit(x) | bit(weight) | bit(bias);
 
   int64_t kernel = 3;  ///< height and width of the filter, in pixels
@@ -27,7 +28,10 @@ struct Conv2d {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {bit(x) | bit(weight), 0}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out,
+                std::span<const View> dout, std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out,
                 std::span<const View> dout, std::span<const Grad> din) const;
   static std::vector<Case<Conv2d>> cases(Tiny);
   static std::vector<Case<Conv2d>> cases(Real);

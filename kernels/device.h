@@ -11,6 +11,10 @@
 
 namespace dino {
 
+/// Where memory lies and computing happens. `plan` is nowhere: memory there has addresses and sizes but cannot be touched,
+/// and ops are not executed, so that it takes no time to find out how much memory something needs.
+enum class Device : unsigned char { cpu, cuda, plan };
+
 #if defined(DINO_WITH_CUDA)
 inline constexpr bool kWithCuda = true;
 #else

@@ -19,7 +19,7 @@ void for_rows(CpuStream& stream, int64_t rows, F&& f) {
 
 template <class O>
 std::vector<Spec> infer_targets(std::span<const Spec> in) {
-  require_one_float_dtype<O>(in);
+  require_float_dtypes<O>(in);
   require<O>(in[0].shape.rank == 2, "logits must be [rows, prototypes]", in);
   require<O>(!in[1].defined() || in[1].shape == Shape{1, in[0].shape[1]}, "center must be [1, prototypes]", in);
   return {in[0]};
@@ -27,7 +27,7 @@ std::vector<Spec> infer_targets(std::span<const Spec> in) {
 
 template <class O>
 std::vector<Spec> infer_loss(const O& op, std::span<const Spec> in) {
-  require_one_float_dtype<O>(in);
+  require_float_dtypes<O>(in);
   require<O>(op.crops >= kTeacherCrops && in[0].shape.rank == 2 && in[0].shape[0] % op.crops == 0,
              "student must have crops · batch rows, with at least two crops", in);
   require<O>(in[1].shape == Shape{kTeacherCrops * (in[0].shape[0] / op.crops), in[0].shape[1]},
@@ -72,7 +72,7 @@ std::vector<Spec> TeacherSoftmax::infer(std::span<const Spec> in) const { return
 void TeacherSoftmax::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
   with_float(in[logits].dtype, [&](auto zero) {
     using T = decltype(zero);
-    const T sharpen = static_cast<T>(1 / stream.step.teacher_temp);
+    const T sharpen = static_cast<T>(1 / stream.step().teacher_temp);
     const int64_t dim = in[logits].cols();
     for_rows(stream, in[logits].rows(), [&](int64_t row, int) {
       T* target = out[p].row<T>(row);
@@ -84,7 +84,7 @@ void TeacherSoftmax::forward(CpuStream& stream, std::span<const View> in, std::s
 }
 
 std::vector<Case<TeacherSoftmax>> TeacherSoftmax::cases(Tiny) {
-  return {{{}, {{{4, 9}}, {{1, 9}}}}, {{}, {{{4, 9}}, {{}}}}};
+  return {{{}, {{{4, 9}}, {{1, 9}}}}, {{}, {{{4, 9}}, {{}}}}, {{}, {{{2, 3012}}, {{1, 3012}}}}};
 }
 
 std::vector<Case<TeacherSoftmax>> TeacherSoftmax::cases(Real) { return {{{}, {{{128, 4096}}, {{1, 4096}}}}}; }
@@ -105,7 +105,7 @@ void CenteredUnit::forward(CpuStream& stream, std::span<const View> in, std::spa
 }
 
 std::vector<Case<CenteredUnit>> CenteredUnit::cases(Tiny) {
-  return {{{}, {{{4, 9}}, {{1, 9}}}}, {{}, {{{4, 9}}, {{}}}}};
+  return {{{}, {{{4, 9}}, {{1, 9}}}}, {{}, {{{4, 9}}, {{}}}}, {{}, {{{2, 3012}}, {{1, 3012}}}}};
 }
 
 std::vector<Case<CenteredUnit>> CenteredUnit::cases(Real) { return {{{}, {{{128, 4096}}, {{1, 4096}}}}}; }
@@ -160,7 +160,8 @@ void DinoCrossEntropy::backward(CpuStream& stream, std::span<const View> in, std
 
 std::vector<Case<DinoCrossEntropy>> DinoCrossEntropy::cases(Tiny) {
   return {{{.crops = 4}, {{{12, 7}}, {{6, 7}, Fill::probabilities}}},
-          {{.crops = 2, .student_temp = 0.5}, {{{4, 5}}, {{4, 5}, Fill::probabilities}}}};
+          {{.crops = 2, .student_temp = 0.5}, {{{4, 5}}, {{4, 5}, Fill::probabilities}}},
+          {{.crops = 3}, {{{6, 2052}}, {{4, 2052}, Fill::probabilities}}}};
 }
 
 std::vector<Case<DinoCrossEntropy>> DinoCrossEntropy::cases(Real) {
@@ -205,13 +206,13 @@ void CropsMse::backward(CpuStream& stream, std::span<const View> in, std::span<c
 }
 
 std::vector<Case<CropsMse>> CropsMse::cases(Tiny) {
-  return {{{.crops = 4}, {{{12, 7}}, {{6, 7}}}}, {{.crops = 2}, {{{4, 5}}, {{4, 5}}}}};
+  return {{{.crops = 4}, {{{12, 7}}, {{6, 7}}}}, {{.crops = 2}, {{{4, 5}}, {{4, 5}}}}, {{.crops = 3}, {{{3, 2052}}, {{2, 2052}}}}};
 }
 
 std::vector<Case<CropsMse>> CropsMse::cases(Real) { return {{{.crops = 8}, {{{512, 4096}}, {{128, 4096}}}}}; }
 
 std::vector<Spec> TargetStatistics::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<TargetStatistics>(in);
+  require_float_dtypes<TargetStatistics>(in);
   require<TargetStatistics>(in[p].shape.rank == 2, "p must be [rows, prototypes]", in);
   return {{in[p].dtype, Shape{3}}};
 }
@@ -243,7 +244,11 @@ void TargetStatistics::forward(CpuStream&, std::span<const View> in, std::span<c
   });
 }
 
-std::vector<Case<TargetStatistics>> TargetStatistics::cases(Tiny) { return {{{}, {{{6, 7}, Fill::probabilities}}}}; }
+std::vector<Case<TargetStatistics>> TargetStatistics::cases(Tiny) {
+  return {{{}, {{{6, 7}, Fill::probabilities}}},
+          {{}, {{{70, 12}, Fill::probabilities}}},
+          {{}, {{{3, 1031}, Fill::probabilities}}}};
+}
 
 std::vector<Case<TargetStatistics>> TargetStatistics::cases(Real) {
   return {{{}, {{{128, 4096}, Fill::probabilities}}}};

@@ -14,10 +14,12 @@ struct TeacherSoftmax {
   static constexpr std::array<std::string_view, 1> kOutputs = {"p"};
   enum Inputs { logits, center };
   enum Outputs { p };
+  static constexpr uint32_t kWideInputs = ~0u;
 
   /// logits [rows, prototypes], optional center [1, prototypes] → p [rows, prototypes].
   std::vector<Spec> infer(std::span<const Spec> in) const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   static std::vector<Case<TeacherSoftmax>> cases(Tiny);
   static std::vector<Case<TeacherSoftmax>> cases(Real);
 };
@@ -29,10 +31,12 @@ struct CenteredUnit {
   static constexpr std::array<std::string_view, 1> kOutputs = {"p"};
   enum Inputs { logits, center };
   enum Outputs { p };
+  static constexpr uint32_t kWideInputs = ~0u;
 
   /// logits [rows, prototypes], optional center [1, prototypes] → p [rows, prototypes].
   std::vector<Spec> infer(std::span<const Spec> in) const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   static std::vector<Case<CenteredUnit>> cases(Tiny);
   static std::vector<Case<CenteredUnit>> cases(Real);
 };
@@ -45,6 +49,7 @@ struct DinoCrossEntropy {
   static constexpr std::array<std::string_view, 2> kOutputs = {"loss", "lse"};
   enum Inputs { student, targets };
   enum Outputs { loss, lse };
+  static constexpr uint32_t kWideInputs = ~0u;
   static constexpr uint32_t kDifferentiable = bit(student);
 
   int64_t crops = 2;
@@ -54,7 +59,10 @@ struct DinoCrossEntropy {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {bit(student) | bit(targets), bit(lse)}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
+                std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
                 std::span<const Grad> din) const;
   static std::vector<Case<DinoCrossEntropy>> cases(Tiny);
   static std::vector<Case<DinoCrossEntropy>> cases(Real);
@@ -67,6 +75,7 @@ struct CropsMse {
   static constexpr std::array<std::string_view, 1> kOutputs = {"loss"};
   enum Inputs { student, targets };
   enum Outputs { loss };
+  static constexpr uint32_t kWideInputs = ~0u;
   static constexpr uint32_t kDifferentiable = bit(student);
 
   int64_t crops = 2;
@@ -75,7 +84,10 @@ struct CropsMse {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {bit(student) | bit(targets), 0}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
+                std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
                 std::span<const Grad> din) const;
   static std::vector<Case<CropsMse>> cases(Tiny);
   static std::vector<Case<CropsMse>> cases(Real);
@@ -89,10 +101,12 @@ struct TargetStatistics {
   static constexpr std::array<std::string_view, 1> kOutputs = {"statistics"};
   enum Inputs { p };
   enum Outputs { statistics };
+  static constexpr uint32_t kWideInputs = ~0u;
 
   /// p [rows, prototypes] → statistics [3].
   std::vector<Spec> infer(std::span<const Spec> in) const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   static std::vector<Case<TargetStatistics>> cases(Tiny);
   static std::vector<Case<TargetStatistics>> cases(Real);
 };

@@ -9,13 +9,13 @@
 namespace dino {
 
 std::vector<Spec> DropPathMask::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<DropPathMask>(in);
+  require_float_dtypes<DropPathMask>(in);
   require<DropPathMask>(max_rate >= 0 && max_rate < 1, "the rate must lie in [0, 1)", in);
   return {{in[like].dtype, Shape{2 * depth, sequences}}};
 }
 
 void DropPathMask::forward(CpuStream& stream, std::span<const View>, std::span<const View> out) const {
-  const StepScalars& step = stream.step;
+  const StepScalars& step = stream.step();
   const Philox philox(step.seed, Purpose::drop_path);
   with_float(out[scale].dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -41,7 +41,7 @@ std::vector<Case<DropPathMask>> DropPathMask::cases(Real) {
 }
 
 std::vector<Spec> ResidualAdd::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<ResidualAdd>(in);
+  require_float_dtypes<ResidualAdd>(in);
   require<ResidualAdd>(in[x].shape == in[branch].shape, "x and branch must have the same shape", in);
   if (in[scale].defined()) {
     require<ResidualAdd>(in[scale].shape.count() == sequences.count(), "scale must have one value per sequence", in);
@@ -103,7 +103,9 @@ std::vector<Case<ResidualAdd>> ResidualAdd::cases(Tiny) {
   sequences.append(2, 2, 3);
   sequences.append(3, 1, 2);
   return {{{}, {{{4, 6}}, {{4, 6}}, {{}}}},
+          {{}, {{{3, 136}}, {{3, 136}}, {{}}}},
           {{.sequences = sequences}, {{{23, 6}}, {{23, 6}}, {{5}, Fill::keep_mask}}},
+          {{.sequences = sequences}, {{{23, 8}}, {{23, 8}}, {{5}, Fill::keep_mask}}},
           {{.sequences = sequences, .cls_only = true}, {{{5, 6}}, {{5, 6}}, {{5}, Fill::keep_mask}}}};
 }
 

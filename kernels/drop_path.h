@@ -17,6 +17,7 @@ struct DropPathMask {
   static constexpr std::array<std::string_view, 1> kOutputs = {"scale"};
   enum Inputs { like };
   enum Outputs { scale };
+  static constexpr uint32_t kWideInputs = ~0u;
 
   int64_t depth = 1;
   double max_rate = 0;
@@ -28,6 +29,7 @@ struct DropPathMask {
   /// like [any] gives the dtype → scale [2 · depth, sequences], 0 or 1 / (1 − rate); two branches per layer.
   std::vector<Spec> infer(std::span<const Spec> in) const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   static std::vector<Case<DropPathMask>> cases(Tiny);
   static std::vector<Case<DropPathMask>> cases(Real);
 };
@@ -39,6 +41,7 @@ struct ResidualAdd {
   static constexpr std::array<std::string_view, 1> kOutputs = {"y"};
   enum Inputs { x, branch, scale };
   enum Outputs { y };
+  static constexpr uint32_t kWideInputs = bit(x) | bit(scale);
   static constexpr uint32_t kDifferentiable = bit(x) | bit(branch);
 
   Sequences sequences;    ///< rows of x are tokens of these; not used without scale
@@ -48,7 +51,10 @@ struct ResidualAdd {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {bit(scale), 0}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
+                std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
                 std::span<const Grad> din) const;
   static std::vector<Case<ResidualAdd>> cases(Tiny);
   static std::vector<Case<ResidualAdd>> cases(Real);

@@ -36,12 +36,15 @@ template <> inline constexpr Dtype kDtypeOf<int64_t> = Dtype::i64;
 template <> inline constexpr Dtype kDtypeOf<int32_t> = Dtype::i32;
 template <> inline constexpr Dtype kDtypeOf<uint8_t> = Dtype::u8;
 
+/// What stands for `dtype` where bf16 is too coarse: the dtype of parameters, statistics and sums.
+constexpr Dtype wide(Dtype dtype) { return dtype == Dtype::bf16 ? Dtype::f32 : dtype; }
+
 /// Calls `f` with a value of the floating-point C++ type of `dtype`, which must be f64 or f32:
 /// `with_float(dtype, [&](auto zero) { using T = decltype(zero); … })`.
 template <class F>
 decltype(auto) with_float(Dtype dtype, F&& f) {
   if (dtype == Dtype::f64) return std::forward<F>(f)(double{});
-  check(dtype == Dtype::f32, "this kernel takes f32 or f64; got ", name_of(dtype));
+  check(dtype == Dtype::f32, "the CPU computes in f32 or f64; got ", name_of(dtype));
   return std::forward<F>(f)(float{});
 }
 

@@ -23,6 +23,11 @@ struct BasicImageView {
       : BasicImageView(pixels, height, width, channels, ptrdiff_t{width} * channels) {}
   BasicImageView(Byte* pixels, int height, int width, int channels, ptrdiff_t stride)
       : pixels(pixels), height(height), width(width), channels(channels), stride(stride) {}
+  /// What may be written may be read.
+  template <class Other>
+    requires(__is_same(Byte, const uint8_t) && __is_same(Other, uint8_t))
+  BasicImageView(const BasicImageView<Other>& other)
+      : BasicImageView(other.pixels, other.height, other.width, other.channels, other.stride) {}
 
   Byte* row(int y) const { return pixels + y * stride; }
   size_t row_bytes() const { return size_t(width) * channels; }
@@ -35,10 +40,6 @@ struct BasicImageView {
     check<UsageError>(inside, "crop: the box must lie inside the image; got top ", top, ", left ", left, ", ",
                       rows, " x ", columns, ", image ", height, " x ", width);
     return {row(top) + ptrdiff_t{left} * channels, rows, columns, channels, stride};
-  }
-
-  operator BasicImageView<const uint8_t>() const requires(!__is_same(Byte, const uint8_t)) {
-    return {pixels, height, width, channels, stride};
   }
 };
 

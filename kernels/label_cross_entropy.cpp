@@ -80,7 +80,11 @@ void LabelCrossEntropy::backward(CpuStream& stream, std::span<const View> in, st
 
 std::vector<Case<LabelCrossEntropy>> LabelCrossEntropy::cases(Tiny) {
   const CaseInput labels{.shape = {5}, .dtype = Dtype::i64, .values = {2, 0, 3, 3, 1}};
-  return {{{}, {{{5, 4}}, labels}}, {{.heads = 3}, {{{5, 12}}, labels}}};
+  return {{{}, {{{5, 4}}, labels}},
+          {{.heads = 3}, {{{5, 12}}, labels}},
+          {{.heads = 2}, {{{5, 14}}, labels}},
+          {{}, {{{5, 516}}, labels}},
+          {{}, {{{5, 301}}, labels}}};
 }
 
 std::vector<Case<LabelCrossEntropy>> LabelCrossEntropy::cases(Real) {

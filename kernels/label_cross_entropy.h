@@ -14,6 +14,7 @@ struct LabelCrossEntropy {
   static constexpr std::array<std::string_view, 3> kOutputs = {"loss", "losses", "lse"};
   enum Inputs { logits, labels };
   enum Outputs { loss, losses, lse };
+  static constexpr uint32_t kWideInputs = ~0u;
   static constexpr uint32_t kDifferentiable = bit(logits);
 
   int64_t heads =
@@ -24,7 +25,10 @@ struct LabelCrossEntropy {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {bit(logits) | bit(labels), bit(lse)}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out,
+                std::span<const View> dout, std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out,
                 std::span<const View> dout, std::span<const Grad> din) const;
   static std::vector<Case<LabelCrossEntropy>> cases(Tiny);
   static std::vector<Case<LabelCrossEntropy>> cases(Real);

@@ -14,15 +14,20 @@ struct LayerNorm {
   static constexpr std::array<std::string_view, 3> kOutputs = {"y", "mean", "rstd"};
   enum Inputs { x, gamma, beta };
   enum Outputs { y, mean, rstd };
+  static constexpr uint32_t kWideInputs = ~0u;
   static constexpr uint32_t kDifferentiable = bit(x) | bit(gamma) | bit(beta);
 
   double eps = 1e-6;
+  Dtype output = Dtype::none;  ///< of y: bf16; none: as x
 
   /// x [rows, dim], gamma [dim], beta [dim] → y [rows, dim], mean [rows], rstd [rows].
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {bit(x) | bit(gamma), bit(mean) | bit(rstd)}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
+                std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
                 std::span<const Grad> din) const;
   static std::vector<Case<LayerNorm>> cases(Tiny);
   static std::vector<Case<LayerNorm>> cases(Real);

@@ -48,15 +48,15 @@ Case<Linear> linear_case(int64_t rows, int64_t in, int64_t out, bool with_bias =
 }  // namespace
 
 std::vector<Spec> Linear::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<Linear>(in);
+  require_float_dtypes<Linear>(in);
   require<Linear>(in[weight].shape.rank == 2 && in[weight].shape[1] == in[x].shape.cols(),
                   "weight must be [out, in] with in = the length of x's last axis", in);
   require<Linear>(!in[bias].defined() || in[bias].shape == Shape{in[weight].shape[0]}, "bias must be [out]", in);
-  return {{in[x].dtype, Shape{in[x].shape.rows(), in[weight].shape[0]}}};
+  return {{output == Dtype::none ? in[x].dtype : output, Shape{in[x].shape.rows(), in[weight].shape[0]}}};
 }
 
 void Linear::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
-  with_float(in[x].dtype, [&](auto zero) { forward_all<decltype(zero)>(stream, in, out[y]); });
+  with_float(out[y].dtype, [&](auto zero) { forward_all<decltype(zero)>(stream, in, out[y]); });
 }
 
 void Linear::backward(CpuStream& stream, std::span<const View> in, std::span<const View>, std::span<const View> dout,
@@ -69,7 +69,8 @@ double Linear::flops(std::span<const Spec> in) const {
 }
 
 std::vector<Case<Linear>> Linear::cases(Tiny) {
-  return {linear_case(3, 5, 4), linear_case(7, 8, 6, false), linear_case(1, 3, 40), linear_case(2100, 4, 3)};
+  return {linear_case(3, 5, 4), linear_case(7, 8, 6, false), linear_case(1, 3, 40), linear_case(2100, 4, 3),
+          linear_case(24, 16, 8), linear_case(2100, 2, 16)};
 }
 
 std::vector<Case<Linear>> Linear::cases(Real) {

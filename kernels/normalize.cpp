@@ -19,8 +19,8 @@ void for_rows(CpuStream& stream, int64_t rows, int64_t cols, F&& f) {
 }  // namespace
 
 std::vector<Spec> L2Normalize::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<L2Normalize>(in);
-  return {in[x], {in[x].dtype, Shape{in[x].shape.rows()}}};
+  require_float_dtypes<L2Normalize>(in);
+  return {in[x], {wide(in[x].dtype), Shape{in[x].shape.rows()}}};
 }
 
 void L2Normalize::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
@@ -55,19 +55,21 @@ void L2Normalize::backward(CpuStream& stream, std::span<const View>, std::span<c
   });
 }
 
-std::vector<Case<L2Normalize>> L2Normalize::cases(Tiny) { return {{{}, {{{5, 7}}}}, {{.eps = 100}, {{{3, 8}}}}}; }
+std::vector<Case<L2Normalize>> L2Normalize::cases(Tiny) {
+  return {{{}, {{{5, 7}}}}, {{.eps = 100}, {{{3, 8}}}}, {{}, {{{11, 8}}}}, {{}, {{{2, 260}}}}, {{}, {{{2, 1028}}}}};
+}
 
 std::vector<Case<L2Normalize>> L2Normalize::cases(Real) { return {{{}, {{{512, 256}}}}}; }
 
 std::vector<Spec> WeightNorm::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<WeightNorm>(in);
+  require_float_dtypes<WeightNorm>(in);
   require<WeightNorm>(in[v].shape.rank == 2 && in[g].shape == Shape{in[v].shape[0], 1},
                       "v must be [out, in] and g [out, 1]", in);
-  return {in[v], {in[v].dtype, Shape{in[v].shape[0]}}};
+  return {{output == Dtype::none ? in[v].dtype : output, in[v].shape}, {in[v].dtype, Shape{in[v].shape[0]}}};
 }
 
 void WeightNorm::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
-  with_float(in[v].dtype, [&](auto zero) {
+  with_float(out[w].dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t dim = in[v].cols();
     for_rows(stream, in[v].rows(), dim, [&](int64_t row) {
@@ -97,7 +99,11 @@ void WeightNorm::backward(CpuStream& stream, std::span<const View> in, std::span
   });
 }
 
-std::vector<Case<WeightNorm>> WeightNorm::cases(Tiny) { return {{{}, {{{6, 1}, Fill::positive}, {{6, 5}}}}}; }
+std::vector<Case<WeightNorm>> WeightNorm::cases(Tiny) {
+  return {{{}, {{{6, 1}, Fill::positive}, {{6, 5}}}},
+          {{}, {{{11, 1}, Fill::positive}, {{11, 8}}}},
+          {{}, {{{2, 1}, Fill::positive}, {{2, 260}}}}};
+}
 
 std::vector<Case<WeightNorm>> WeightNorm::cases(Real) { return {{{}, {{{65536, 1}, Fill::positive}, {{65536, 256}}}}}; }
 

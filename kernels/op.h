@@ -89,6 +89,11 @@ inline constexpr bool kBackwardOnAll<O, std::tuple<Stream...>> = (BackwardOn<O, 
 ///  - `forward(stream, in, out)` for every stream type of the build: a pure function of borrowed memory;
 ///  - `cases(Tiny)` and `cases(Real)`.
 /// An op may also have `flops(specs)`, for benches, and `kStridedInputs`, if its matrices may have strided rows.
+///
+/// Ops run in f64 (CPU only), in f32, or with values in bf16 (CUDA only). Beside bf16 values, parameters, statistics and
+/// sums stay f32: `kWideInputs` masks the inputs that do, and `kWideGradients` those whose gradients do although they
+/// are given as bf16 copies. An op whose inputs are wide but whose result may be bf16 has a member `Dtype output`, where
+/// none means the dtype of its first input.
 template <class O>
 concept Op = requires(const O& op, std::span<const Spec> specs) {
   { O::kName } -> std::convertible_to<std::string_view>;
@@ -122,12 +127,39 @@ void require(bool holds, std::string_view rule, std::span<const Spec> in) {
   throw UsageError(str(O::kName, ": ", rule, "; got ", got));
 }
 
-/// Throws unless all present inputs have the dtype of the first, which must be f32 or f64.
+/// Mask of the inputs that never are bf16: they are f32 beside inputs that are.
 template <class O>
-void require_one_float_dtype(std::span<const Spec> in) {
-  require<O>(in[0].dtype == Dtype::f32 || in[0].dtype == Dtype::f64, "inputs must be f32 or f64", in);
-  for (const Spec& spec : in)
-    require<O>(!spec.defined() || spec.dtype == in[0].dtype, "all inputs must have one dtype", in);
+constexpr uint32_t wide_inputs() {
+  if constexpr (requires { O::kWideInputs; }) return O::kWideInputs;
+  return 0;
+}
+
+/// Mask of the inputs whose gradients never are bf16: those that are not themselves, and parameters.
+template <class O>
+constexpr uint32_t wide_gradients() {
+  if constexpr (requires { O::kWideGradients; }) return O::kWideGradients | wide_inputs<O>();
+  return wide_inputs<O>();
+}
+
+/// Whether the op computes with bf16 in some way.
+template <class O>
+constexpr bool takes_bf16() {
+  constexpr uint32_t all = (1u << O::kInputs.size()) - 1;
+  return (wide_inputs<O>() & all) != all || requires(O op) { op.output; };
+}
+
+/// Throws unless the present inputs have one dtype, f64, f32 or bf16, but for wide inputs, which have its wide one.
+template <class O>
+void require_float_dtypes(std::span<const Spec> in) {
+  Dtype dtype = Dtype::none;
+  for (size_t i = in.size(); i-- > 0;)
+    if (in[i].defined() && (dtype == Dtype::none || !(wide_inputs<O>() >> i & 1))) dtype = in[i].dtype;
+  require<O>(dtype == Dtype::f32 || dtype == Dtype::f64 || dtype == Dtype::bf16, "inputs must be f64, f32 or bf16", in);
+  for (size_t i = 0; i < in.size(); ++i) {
+    if (!in[i].defined()) continue;
+    const bool is_wide = wide_inputs<O>() >> i & 1;
+    require<O>(in[i].dtype == (is_wide ? wide(dtype) : dtype), "all inputs must have one dtype, but for f32 parameters beside bf16", in);
+  }
 }
 
 /// Stores or adds, as the mode says.

@@ -58,6 +58,14 @@ double squared_norm(const T* x, int64_t n) {
   return sum;
 }
 
+/// target ← momentum · target + (1 − momentum) · source, for all elements of the target.
+template <class T>
+void ema(CpuStream& stream, double momentum, const View& source, const View& target) {
+  stream.pool().for_ranges(target.count(), kPiece, [&](int64_t begin, int64_t end) {
+    rows::ema(momentum, source.as<T>() + begin, target.as<T>() + begin, end - begin);
+  });
+}
+
 template <class O>
 void require_table(std::span<const Spec> in, int segments, int per_tensor) {
   const Spec& table = in[static_cast<size_t>(segments)];
@@ -121,15 +129,23 @@ std::vector<Spec> AdamW::infer(std::span<const Spec> in) const {
   require_dtype_of_first<AdamW>(in, {steps, norms, healthy});
   require<AdamW>(in[steps].shape == in[norms].shape && in[healthy].shape == Shape{1},
                  "steps must be [tensors] and healthy [1]", in);
-  return {in[weight], in[m], in[v], in[steps]};
+  if (in[teacher].defined()) {
+    require_dtype_of_first<AdamW>(in, {teacher});
+    require<AdamW>(in[teacher].shape.rank == 1 && in[teacher].shape[0] <= in[weight].shape.count(),
+                   "teacher must not have more elements than weight", in);
+  }
+  const auto copy_of = [&](const Spec& spec) { return bf16_copies && spec.defined() ? Spec{Dtype::bf16, spec.shape} : Spec{}; };
+  return {in[weight], in[m], in[v], in[steps], in[teacher], copy_of(in[weight]), copy_of(in[teacher])};
 }
 
 void AdamW::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
+  check(!bf16_copies, "adamw: bf16 copies exist on CUDA only");
   copy_unless_same(in[weight], out[new_weight]);
   copy_unless_same(in[m], out[new_m]);
   copy_unless_same(in[v], out[new_v]);
   copy_unless_same(in[steps], out[new_steps]);
-  const double rate = stream.step.learning_rate, decay = stream.step.weight_decay;
+  if (in[teacher].defined()) copy_unless_same(in[teacher], out[new_teacher]);
+  const double rate = stream.step().learning_rate, decay = stream.step().weight_decay;
   with_float(in[weight].dtype, [&](auto zero) {
     using T = decltype(zero);
     if (in[healthy].as<T>()[0] == T{0}) return;
@@ -148,6 +164,7 @@ void AdamW::forward(CpuStream& stream, std::span<const View> in, std::span<const
       rows::adamw(scalars, in[grad].as<T>() + begin, out[new_weight].as<T>() + begin, out[new_m].as<T>() + begin,
                   out[new_v].as<T>() + begin, end - begin);
     });
+    if (in[teacher].defined()) ema<T>(stream, stream.step().teacher_momentum, out[new_weight], out[new_teacher]);
   });
 }
 
@@ -178,7 +195,7 @@ void momentum_update(const T* grad, double clip, double decay, double factor, do
 void Sgd::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
   copy_unless_same(in[weight], out[new_weight]);
   copy_unless_same(in[momentum_buffer], out[new_buffer]);
-  const double rate = stream.step.learning_rate, decay = stream.step.weight_decay;
+  const double rate = stream.step().learning_rate, decay = stream.step().weight_decay;
   with_float(in[weight].dtype, [&](auto zero) {
     using T = decltype(zero);
     if (in[healthy].as<T>()[0] == T{0}) return;
@@ -217,7 +234,7 @@ double trust_ratio(double trust, const T* weight, const T* grad, double clip, do
 void Lars::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
   copy_unless_same(in[weight], out[new_weight]);
   copy_unless_same(in[momentum_buffer], out[new_buffer]);
-  const double rate = stream.step.learning_rate, decay = stream.step.weight_decay;
+  const double rate = stream.step().learning_rate, decay = stream.step().weight_decay;
   with_float(in[weight].dtype, [&](auto zero) {
     using T = decltype(zero);
     if (in[healthy].as<T>()[0] == T{0}) return;
@@ -235,7 +252,7 @@ void Lars::forward(CpuStream& stream, std::span<const View> in, std::span<const 
 }
 
 std::vector<Spec> Ema::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<Ema>(in);
+  require_float_dtypes<Ema>(in);
   require<Ema>(in[teacher].shape == in[student].shape, "teacher and student must have the same shape", in);
   require<Ema>(in[healthy].shape == Shape{1}, "healthy must be [1]", in);
   return {in[teacher]};
@@ -246,9 +263,7 @@ void Ema::forward(CpuStream& stream, std::span<const View> in, std::span<const V
   with_float(in[teacher].dtype, [&](auto zero) {
     using T = decltype(zero);
     if (in[healthy].as<T>()[0] == T{0}) return;
-    stream.pool().for_ranges(in[teacher].count(), kPiece, [&](int64_t begin, int64_t end) {
-      rows::ema(stream.step.teacher_momentum, in[student].as<T>() + begin, out[updated].as<T>() + begin, end - begin);
-    });
+    ema<T>(stream, copy ? 0 : stream.step().teacher_momentum, in[student], out[updated]);
   });
 }
 
@@ -256,15 +271,25 @@ namespace {
 
 constexpr int64_t kElements = 40000;  // more than one piece in the first tensor
 const std::vector<int64_t> kTinyTable = {0, 35000, 1, 1, 35000, 3000, 0, 1, 38000, 2000, 1, 0};
-
 CaseInput tiny_table() { return {{3, kSegmentColumns}, Fill::normal, Dtype::i64, kTinyTable}; }
+
+// Tensors that begin anywhere, gaps before, between and after them, several of them in few elements.
+constexpr int64_t kGappyElements = 9003;
+const std::vector<int64_t> kGappyTable = {3,    5002, 1, 1, 5010, 1,   0, 1, 5011, 6,   1, 1,  //
+                                          5017, 2000, 1, 0, 7021, 300, 0, 1, 8191, 700, 1, 1};
+CaseInput gappy_table() { return {{6, kSegmentColumns}, Fill::normal, Dtype::i64, kGappyTable}; }
+
+const CaseInput kHealthy{{1}, Fill::positive};
+const CaseInput kSick{{1}, Fill::normal, Dtype::none, {0}};
 
 constexpr int64_t kRealElements = 11534336;
 CaseInput real_table() { return {{1, kSegmentColumns}, Fill::normal, Dtype::i64, {0, kRealElements, 1, 1}}; }
 
 }  // namespace
 
-std::vector<Case<GradNorm>> GradNorm::cases(Tiny) { return {{{}, {{{kElements}}, tiny_table()}}}; }
+std::vector<Case<GradNorm>> GradNorm::cases(Tiny) {
+  return {{{}, {{{kElements}}, tiny_table()}}, {{}, {{{kGappyElements}}, gappy_table()}}};
+}
 std::vector<Case<GradNorm>> GradNorm::cases(Real) { return {{{}, {{{kRealElements}}, real_table()}}}; }
 
 std::vector<Case<Health>> Health::cases(Tiny) { return {{{}, {{{1}}, {{3}}, tiny_table()}}}; }
@@ -272,37 +297,49 @@ std::vector<Case<Health>> Health::cases(Real) { return {{{}, {{{1}}, {{1}}, real
 
 std::vector<Case<AdamW>> AdamW::cases(Tiny) {
   const CaseInput n{{kElements}}, positive{{kElements}, Fill::positive}, per_tensor{{3}, Fill::positive};
-  return {{{.clip = 0.7}, {n, n, n, positive, per_tensor, per_tensor, tiny_table(), {{1}, Fill::positive}}},
-          {{}, {n, n, n, positive, per_tensor, per_tensor, tiny_table(), {{1}, Fill::positive}}}};
+  const CaseInput few{{kGappyElements}}, few_positive{{kGappyElements}, Fill::positive}, per_few{{6}, Fill::positive};
+  const CaseInput teacher{{8826}}, whole{{kGappyElements}};  // the former ends within a tensor
+  return {{{.clip = 0.7}, {n, n, n, positive, per_tensor, per_tensor, tiny_table(), kHealthy}},
+          {{}, {n, n, n, positive, per_tensor, per_tensor, tiny_table(), kHealthy, n}},
+          {{.clip = 0.7}, {few, few, few, few_positive, per_few, per_few, gappy_table(), kHealthy, teacher}},
+          {{}, {few, few, few, few_positive, per_few, per_few, gappy_table(), kSick, whole}}};
 }
 std::vector<Case<AdamW>> AdamW::cases(Real) {
   const CaseInput n{{kRealElements}}, positive{{kRealElements}, Fill::positive}, one{{1}, Fill::positive};
-  return {{{.clip = 3}, {n, n, n, positive, one, one, real_table(), one}}};
+  return {{{.clip = 3}, {n, n, n, positive, one, one, real_table(), one}},
+          {{.clip = 3}, {n, n, n, positive, one, one, real_table(), one, n}}};
 }
 
-std::vector<Case<Sgd>> Sgd::cases(Tiny) {
-  const CaseInput n{{kElements}};
-  return {{{.clip = 0.7}, {n, n, n, {{3}, Fill::positive}, tiny_table(), {{1}, Fill::positive}}}};
+namespace {
+
+/// Cases of Sgd and Lars, which have the same inputs.
+template <class O>
+std::vector<Case<O>> momentum_cases() {
+  const CaseInput n{{kElements}}, few{{kGappyElements}}, per_few{{6}, Fill::positive};
+  return {{{.clip = 0.7}, {n, n, n, {{3}, Fill::positive}, tiny_table(), kHealthy}},
+          {{}, {few, few, few, per_few, gappy_table(), kHealthy}},
+          {{}, {few, few, few, per_few, gappy_table(), kSick}}};
 }
-std::vector<Case<Sgd>> Sgd::cases(Real) {
+
+template <class O>
+std::vector<Case<O>> real_momentum_cases() {
   const CaseInput n{{kRealElements}}, one{{1}, Fill::positive};
   return {{{}, {n, n, n, one, real_table(), one}}};
 }
 
-std::vector<Case<Lars>> Lars::cases(Tiny) {
-  const CaseInput n{{kElements}};
-  return {{{.clip = 0.7}, {n, n, n, {{3}, Fill::positive}, tiny_table(), {{1}, Fill::positive}}}};
-}
-std::vector<Case<Lars>> Lars::cases(Real) {
-  const CaseInput n{{kRealElements}}, one{{1}, Fill::positive};
-  return {{{}, {n, n, n, one, real_table(), one}}};
-}
+}  // namespace
+
+std::vector<Case<Sgd>> Sgd::cases(Tiny) { return momentum_cases<Sgd>(); }
+std::vector<Case<Sgd>> Sgd::cases(Real) { return real_momentum_cases<Sgd>(); }
+
+std::vector<Case<Lars>> Lars::cases(Tiny) { return momentum_cases<Lars>(); }
+std::vector<Case<Lars>> Lars::cases(Real) { return real_momentum_cases<Lars>(); }
 
 std::vector<Case<Ema>> Ema::cases(Tiny) {
-  return {{{}, {{{kElements}}, {{kElements}}, {{1}, Fill::positive}}}};
+  return {{{}, {{{kElements}}, {{kElements}}, kHealthy}},
+          {{.copy = true}, {{{1001}}, {{1001}}, kHealthy}},
+          {{}, {{{1001}}, {{1001}}, kSick}}};
 }
-std::vector<Case<Ema>> Ema::cases(Real) {
-  return {{{}, {{{kRealElements}}, {{kRealElements}}, {{1}, Fill::positive}}}};
-}
+std::vector<Case<Ema>> Ema::cases(Real) { return {{{}, {{{kRealElements}}, {{kRealElements}}, kHealthy}}}; }
 
 }  // namespace dino

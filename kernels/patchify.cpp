@@ -38,7 +38,7 @@ void for_pixels(const Patchify& op, const View& images, const View& patches, con
 }  // namespace
 
 std::vector<Spec> Patchify::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<Patchify>(in);
+  require_float_dtypes<Patchify>(in);
   require<Patchify>(sequences.groups > 0, "needs at least one group of images", in);
   for (int g = 0; g < Sequences::kMaxGroups; ++g) {
     const Spec& images = in[static_cast<size_t>(g)];
@@ -51,11 +51,11 @@ std::vector<Spec> Patchify::infer(std::span<const Spec> in) const {
                           images.shape[2] / patch == group.cols,
                       "image sizes must match the sequences", in);
   }
-  return {{in[0].dtype, Shape{sequences.patches(), in[0].shape[3] * patch * patch}}};
+  return {{output == Dtype::none ? in[0].dtype : output, Shape{sequences.patches(), in[0].shape[3] * patch * patch}}};
 }
 
 void Patchify::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
-  with_float(in[0].dtype, [&](auto zero) {
+  with_float(out[patches].dtype, [&](auto zero) {
     using T = decltype(zero);
     for_images(*this, stream, [&](const Place& place) {
       for_pixels<T>(*this, in[static_cast<size_t>(place.input)], out[patches], place,
@@ -81,14 +81,22 @@ void Patchify::backward(CpuStream& stream, std::span<const View>, std::span<cons
 }
 
 std::vector<Case<Patchify>> Patchify::cases(Tiny) {
+  const auto one = [](int64_t patch, const Shape& images) {
+    Patchify op{.patch = patch, .sequences = {}};
+    op.sequences.append(images[0], images[1] / patch, images[2] / patch);
+    return Case<Patchify>{op, {{images}, {{}}, {{}}, {{}}}};
+  };
   Patchify two{.patch = 2, .sequences = {}};
   two.sequences.append(2, 2, 3);
   two.sequences.append(1, 1, 2);
-  Patchify one{.patch = 3, .sequences = {}};
-  one.sequences.append(2, 1, 2);
   Patchify four{.patch = 2, .sequences = {}};
   for (int64_t rows = 1; rows <= 4; ++rows) four.sequences.append(1, rows, 2);
-  return {{four, {{{1, 2, 4, 1}}, {{1, 4, 4, 1}}, {{1, 6, 4, 1}}, {{1, 8, 4, 1}}}}, {two, {{{2, 4, 6, 3}}, {{1, 3, 5, 3}}, {{}}, {{}}}}, {one, {{{2, 3, 6, 1}}, {{}}, {{}}, {{}}}}};
+  return {{four, {{{1, 2, 4, 1}}, {{1, 4, 4, 1}}, {{1, 6, 4, 1}}, {{1, 8, 4, 1}}}},
+          {two, {{{2, 4, 6, 3}}, {{1, 3, 5, 3}}, {{}}, {{}}}},
+          one(3, {2, 3, 6, 1}),
+          one(4, {1, 8, 8, 2}),
+          one(8, {2, 8, 24, 1}),
+          one(16, {1, 16, 400, 1})};  // more patches beside each other than a block takes on a GPU
 }
 
 std::vector<Case<Patchify>> Patchify::cases(Real) {

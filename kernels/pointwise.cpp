@@ -17,7 +17,7 @@ void for_rows(CpuStream& stream, const View& like, F&& f) {
 }  // namespace
 
 std::vector<Spec> Gelu::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<Gelu>(in);
+  require_float_dtypes<Gelu>(in);
   return {in[x]};
 }
 
@@ -45,7 +45,7 @@ std::vector<Case<Gelu>> Gelu::cases(Tiny) { return {{{}, {{{3, 21}}}}, {{}, {{{2
 std::vector<Case<Gelu>> Gelu::cases(Real) { return {{{}, {{{14848, 768}}}}, {{}, {{{2464, 1536}}}}}; }
 
 std::vector<Spec> Relu::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<Relu>(in);
+  require_float_dtypes<Relu>(in);
   return {in[x]};
 }
 

@@ -19,7 +19,10 @@ struct Gelu {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {bit(x), 0}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
+                std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
                 std::span<const Grad> din) const;
   static std::vector<Case<Gelu>> cases(Tiny);
   static std::vector<Case<Gelu>> cases(Real);
@@ -38,7 +41,10 @@ struct Relu {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {0, bit(y)}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
+                std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
                 std::span<const Grad> din) const;
   static std::vector<Case<Relu>> cases(Tiny);
   static std::vector<Case<Relu>> cases(Real);

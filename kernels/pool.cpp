@@ -95,7 +95,7 @@ void max_backward(CpuStream& stream, const View& index, const View& dy, const Gr
 }  // namespace
 
 std::vector<Spec> AveragePool::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<AveragePool>(in);
+  require_float_dtypes<AveragePool>(in);
   const Shape& image = in[x].shape;
   check<UsageError>(rows > 0 && cols > 0, kName, ": rows and cols must be positive; got ", rows, ", ", cols);
   require<AveragePool>(image.rank == 4 && image.count() > 0, "x must be [images, height, width, channels]",
@@ -118,7 +118,8 @@ std::vector<Case<AveragePool>> AveragePool::cases(Tiny) {
   return {{{1, 1}, {{{2, 3, 4, 5}}}},
           {{2, 3}, {{{3, 5, 7, 3}}}},
           {{4, 4}, {{{1, 3, 2, 17}}}},
-          {{2, 2}, {{{2, 4, 4, 1}}}}};
+          {{2, 2}, {{{2, 4, 4, 1}}}},
+          {{2, 3}, {{{2, 5, 4, 8}}}}};
 }
 
 std::vector<Case<AveragePool>> AveragePool::cases(Real) {
@@ -126,7 +127,7 @@ std::vector<Case<AveragePool>> AveragePool::cases(Real) {
 }
 
 std::vector<Spec> MaxPool::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<MaxPool>(in);
+  require_float_dtypes<MaxPool>(in);
   const Shape& image = in[x].shape;
   check<UsageError>(kernel > 0 && stride > 0 && pad >= 0 && 2 * pad <= kernel, kName,
                     ": kernel and stride must be positive, pad at most half of kernel; got ", kernel, ", ",
@@ -157,7 +158,8 @@ std::vector<Case<MaxPool>> MaxPool::cases(Tiny) {
   return {{{3, 2, 1}, {{{2, 6, 5, 3}}}},
           {{2, 2, 0}, {{{3, 4, 7, 17}}}},
           {{3, 1, 1}, {{{1, 1, 2, 4}}}},
-          {{2, 3, 1}, {{{2, 5, 5, 2}}}}};
+          {{2, 3, 1}, {{{2, 5, 5, 2}}}},
+          {{3, 2, 1}, {{{2, 5, 4, 8}}}}};
 }
 
 std::vector<Case<MaxPool>> MaxPool::cases(Real) {

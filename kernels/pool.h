@@ -23,7 +23,10 @@ struct AveragePool {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out,
+                std::span<const View> dout, std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out,
                 std::span<const View> dout, std::span<const Grad> din) const;
   static std::vector<Case<AveragePool>> cases(Tiny);
   static std::vector<Case<AveragePool>> cases(Real);
@@ -49,7 +52,10 @@ struct MaxPool {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {0, bit(index)}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out,
+                std::span<const View> dout, std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out,
                 std::span<const View> dout, std::span<const Grad> din) const;
   static std::vector<Case<MaxPool>> cases(Tiny);
   static std::vector<Case<MaxPool>> cases(Real);

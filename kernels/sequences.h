@@ -70,6 +70,18 @@ struct Sequences {
     return {g, token + sequence * length, position, length};
   }
 
+  /// The sequence that token `token` of the packed matrix belongs to.
+  DINO_HOST_DEVICE int64_t sequence_of(int64_t token) const {
+    int64_t before = 0;
+    int g = 0;
+    while (token >= group[static_cast<size_t>(g)].count * group[static_cast<size_t>(g)].length()) {
+      token -= group[static_cast<size_t>(g)].count * group[static_cast<size_t>(g)].length();
+      before += group[static_cast<size_t>(g)].count;
+      ++g;
+    }
+    return before + token / group[static_cast<size_t>(g)].length();
+  }
+
   bool operator==(const Sequences&) const = default;
 };
 

@@ -8,7 +8,7 @@
 namespace dino {
 
 std::vector<Spec> Sinkhorn::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<Sinkhorn>(in);
+  require_float_dtypes<Sinkhorn>(in);
   require<Sinkhorn>(in[logits].shape.rank == 2, "logits must be [rows, prototypes]", in);
   require<Sinkhorn>(iterations >= 1, "needs at least one iteration", in);
   return {in[logits]};
@@ -19,7 +19,7 @@ void Sinkhorn::forward(CpuStream& stream, std::span<const View> in, std::span<co
   const int64_t count = x.rows(), dim = x.cols();
   with_float(x.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const T sharpen = static_cast<T>(1 / stream.step.teacher_temp);
+    const T sharpen = static_cast<T>(1 / stream.step().teacher_temp);
     // A factor of all entries cancels, so the largest logit may be subtracted from all.
     T largest = x.as<T>()[0];
     for (int64_t row = 0; row < count; ++row) largest = std::max(largest, rows::max(x.row<T>(row), dim));
@@ -40,7 +40,9 @@ void Sinkhorn::forward(CpuStream& stream, std::span<const View> in, std::span<co
   });
 }
 
-std::vector<Case<Sinkhorn>> Sinkhorn::cases(Tiny) { return {{{}, {{{6, 5}}}}, {{.iterations = 1}, {{{3, 8}}}}}; }
+std::vector<Case<Sinkhorn>> Sinkhorn::cases(Tiny) {
+  return {{{}, {{{6, 5}}}}, {{.iterations = 1}, {{{3, 8}}}}, {{.iterations = 2}, {{{11, 2052}}}}};
+}
 
 std::vector<Case<Sinkhorn>> Sinkhorn::cases(Real) { return {{{}, {{{256, 4096}}}}}; }
 

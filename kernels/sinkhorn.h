@@ -15,12 +15,14 @@ struct Sinkhorn {
   static constexpr std::array<std::string_view, 1> kOutputs = {"p"};
   enum Inputs { logits };
   enum Outputs { p };
+  static constexpr uint32_t kWideInputs = ~0u;
 
   int iterations = 3;
 
   /// logits [rows, prototypes] → p [rows, prototypes], rows sum to 1.
   std::vector<Spec> infer(std::span<const Spec> in) const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   static std::vector<Case<Sinkhorn>> cases(Tiny);
   static std::vector<Case<Sinkhorn>> cases(Real);
 };

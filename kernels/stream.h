@@ -4,9 +4,11 @@
 #include <map>
 #include <memory>
 #include <tuple>
+#include <type_traits>
 #include <typeindex>
 #include <vector>
 
+#include "kernels/cuda_stream.h"
 #include "kernels/device.h"
 #include "kernels/step_scalars.h"
 #include "kernels/thread_pool.h"
@@ -14,7 +16,7 @@
 namespace dino {
 
 /// Where CPU ops run: the thread pool, scratch memory per thread, and the scalars of the current step.
-/// Ops of one stream run one after the other. A CUDA stream of the same shape takes its place on a GPU.
+/// Ops of one stream run one after the other. On a GPU, a CudaStream takes its place.
 class CpuStream {
  public:
   /// `threads` as for ThreadPool: 0 means one per processor.
@@ -39,7 +41,8 @@ class CpuStream {
   }
 
   /// The scalars of the current step; set by the training loop before the step.
-  StepScalars step;
+  const StepScalars& step() const { return step_; }
+  void set_step(const StepScalars& step) { step_ = step; }
 
  private:
   struct Free {
@@ -54,9 +57,10 @@ class CpuStream {
   std::vector<Block> scratch_;
   Block shared_;
   std::map<std::type_index, std::shared_ptr<void>> caches_;
+  StepScalars step_;
 };
 
 /// The streams that every op of this build must have overloads for.
-using Streams = std::tuple<CpuStream>;
+using Streams = std::conditional_t<kWithCuda, std::tuple<CpuStream, CudaStream>, std::tuple<CpuStream>>;
 
 }  // namespace dino

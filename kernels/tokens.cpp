@@ -1,35 +1,13 @@
 #include "kernels/tokens.h"
 
 #include <algorithm>
-#include <cmath>
 
+#include "kernels/bicubic.h"
 #include "kernels/pieces.h"
 #include "kernels/rows.h"
 
 namespace dino {
 namespace {
-
-/// The four taps of bicubic interpolation with A = −0.75 at one output coordinate.
-struct Taps {
-  std::array<int64_t, 4> index;
-  std::array<double, 4> weight;
-};
-
-Taps taps(int64_t out, double scale, int64_t in_size) {
-  const double a = -0.75, source = (static_cast<double>(out) + 0.5) / scale - 0.5;
-  const double floor = std::floor(source), t = source - floor;
-  const auto near = [a](double x) { return ((a + 2) * x - (a + 3)) * x * x + 1; };
-  const auto far = [a](double x) { return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a; };
-  Taps result;
-  for (int64_t i = 0; i < 4; ++i)
-    result.index[static_cast<size_t>(i)] = std::clamp<int64_t>(static_cast<int64_t>(floor) - 1 + i, 0, in_size - 1);
-  result.weight = {far(t + 1), near(t), near(1 - t), far(2 - t)};
-  return result;
-}
-
-int64_t grid_of(const Spec& pos_embed) {
-  return static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(pos_embed.shape[1] - 1))));
-}
 
 /// Calls f(table row, stored row, weight) for every entry of the sparse matrix that the interpolation is.
 template <class F>
@@ -42,14 +20,12 @@ void for_entries(const InterpolatePositions& op, int64_t grid, F&& f) {
       for (int64_t p = 0; p < group.patches(); ++p) f(row++, 1 + p, 1.0);
       continue;
     }
-    const double row_scale = (static_cast<double>(group.rows) + 0.1) / static_cast<double>(grid);
-    const double col_scale = (static_cast<double>(group.cols) + 0.1) / static_cast<double>(grid);
     for (int64_t y = 0; y < group.rows; ++y) {
-      const Taps down = taps(y, row_scale, grid);
+      const BicubicTaps down = position_taps(y, group.rows, grid);
       for (int64_t x = 0; x < group.cols; ++x, ++row) {
-        const Taps across = taps(x, col_scale, grid);
-        for (size_t i = 0; i < 4; ++i)
-          for (size_t j = 0; j < 4; ++j)
+        const BicubicTaps across = position_taps(x, group.cols, grid);
+        for (int i = 0; i < 4; ++i)
+          for (int j = 0; j < 4; ++j)
             f(row, 1 + down.index[i] * grid + across.index[j], down.weight[i] * across.weight[j]);
       }
     }
@@ -64,10 +40,10 @@ void copy_or_add(const T* source, T* target, int64_t n, const Grad& grad) {
 }  // namespace
 
 std::vector<Spec> InterpolatePositions::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<InterpolatePositions>(in);
+  require_float_dtypes<InterpolatePositions>(in);
   const Shape& shape = in[pos_embed].shape;
   require<InterpolatePositions>(shape.rank == 3 && shape[0] == 1 && shape[1] > 1 &&
-                                    grid_of(in[pos_embed]) * grid_of(in[pos_embed]) == shape[1] - 1,
+                                    grid_of_positions(in[pos_embed]) * grid_of_positions(in[pos_embed]) == shape[1] - 1,
                                 "pos_embed must be [1, 1 + grid², dim]", in);
   return {{in[pos_embed].dtype, Shape{sequences.positions(), shape[2]}}};
 }
@@ -77,7 +53,7 @@ void InterpolatePositions::forward(CpuStream&, std::span<const View> in, std::sp
   with_float(stored.dtype, [&](auto zero) {
     using T = decltype(zero);
     int64_t last = -1;
-    for_entries(*this, grid_of(stored.spec()), [&](int64_t row, int64_t source, double weight) {
+    for_entries(*this, grid_of_positions(stored.spec()), [&](int64_t row, int64_t source, double weight) {
       rows::axpy(static_cast<T>(weight), stored.row<T>(source), table.row<T>(row), table.cols(), row == last);
       last = row;
     });
@@ -91,7 +67,7 @@ void InterpolatePositions::backward(CpuStream&, std::span<const View>, std::span
   with_float(grad.view.dtype, [&](auto zero) {
     using T = decltype(zero);
     if (grad.mode == GradMode::write) std::fill_n(grad.view.as<T>(), grad.view.count(), T{0});
-    for_entries(*this, grid_of(grad.view.spec()), [&](int64_t row, int64_t source, double weight) {
+    for_entries(*this, grid_of_positions(grad.view.spec()), [&](int64_t row, int64_t source, double weight) {
       rows::axpy(static_cast<T>(weight), dout[positions].row<T>(row), grad.view.row<T>(source), grad.view.cols(), true);
     });
   });
@@ -114,12 +90,12 @@ std::vector<Case<InterpolatePositions>> InterpolatePositions::cases(Real) {
 }
 
 std::vector<Spec> Tokens::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<Tokens>(in);
+  require_float_dtypes<Tokens>(in);
   const int64_t dim = in[patches].shape.cols();
   require<Tokens>(in[patches].shape.rows() == sequences.patches(), "patches must have one row per patch", in);
   require<Tokens>(in[cls].shape.count() == dim && in[cls].shape.cols() == dim, "cls must be [1, 1, dim]", in);
   require<Tokens>(in[positions].shape == Shape{sequences.positions(), dim}, "positions must be [positions, dim]", in);
-  return {{in[patches].dtype, Shape{sequences.tokens(), dim}}};
+  return {{wide(in[patches].dtype), Shape{sequences.tokens(), dim}}};
 }
 
 void Tokens::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
@@ -193,7 +169,10 @@ Sequences real_sequences() {
 }  // namespace
 
 std::vector<Case<Tokens>> Tokens::cases(Tiny) {
-  return {{{.sequences = tiny_sequences()}, {{{18, 4}}, {{1, 1, 4}}, {{10, 4}}}}};
+  Sequences many;
+  many.append(20, 1, 2);
+  return {{{.sequences = tiny_sequences()}, {{{18, 4}}, {{1, 1, 4}}, {{10, 4}}}},
+          {{.sequences = many}, {{{40, 3}}, {{1, 1, 3}}, {{3, 3}}}}};
 }
 
 std::vector<Case<Tokens>> Tokens::cases(Real) {
@@ -201,7 +180,7 @@ std::vector<Case<Tokens>> Tokens::cases(Real) {
 }
 
 std::vector<Spec> SelectCls::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<SelectCls>(in);
+  require_float_dtypes<SelectCls>(in);
   require<SelectCls>(in[x].shape.rows() == sequences.tokens(), "x must have one row per token", in);
   return {{in[x].dtype, Shape{sequences.count(), in[x].shape.cols()}}};
 }
@@ -231,12 +210,14 @@ void SelectCls::backward(CpuStream& stream, std::span<const View>, std::span<con
   });
 }
 
-std::vector<Case<SelectCls>> SelectCls::cases(Tiny) { return {{{.sequences = tiny_sequences()}, {{{23, 4}}}}}; }
+std::vector<Case<SelectCls>> SelectCls::cases(Tiny) {
+  return {{{.sequences = tiny_sequences()}, {{{23, 3}}}}, {{.sequences = tiny_sequences()}, {{{23, 8}}}}};
+}
 
 std::vector<Case<SelectCls>> SelectCls::cases(Real) { return {{{.sequences = real_sequences()}, {{{14848, 192}}}}}; }
 
 std::vector<Spec> PatchMean::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<PatchMean>(in);
+  require_float_dtypes<PatchMean>(in);
   require<PatchMean>(in[x].shape.rows() == sequences.tokens(), "x must have one row per token", in);
   return {{in[x].dtype, Shape{sequences.count(), in[x].shape.cols()}}};
 }
@@ -254,7 +235,9 @@ void PatchMean::forward(CpuStream& stream, std::span<const View> in, std::span<c
   });
 }
 
-std::vector<Case<PatchMean>> PatchMean::cases(Tiny) { return {{{.sequences = tiny_sequences()}, {{{23, 4}}}}}; }
+std::vector<Case<PatchMean>> PatchMean::cases(Tiny) {
+  return {{{.sequences = tiny_sequences()}, {{{23, 3}}}}, {{.sequences = tiny_sequences()}, {{{23, 8}}}}};
+}
 
 std::vector<Case<PatchMean>> PatchMean::cases(Real) { return {{{.sequences = real_sequences()}, {{{14848, 192}}}}}; }
 

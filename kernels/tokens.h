@@ -16,6 +16,7 @@ struct InterpolatePositions {
   static constexpr std::array<std::string_view, 1> kOutputs = {"positions"};
   enum Inputs { pos_embed };
   enum Outputs { positions };
+  static constexpr uint32_t kWideInputs = ~0u;
   static constexpr uint32_t kDifferentiable = bit(pos_embed);
 
   Sequences sequences;
@@ -26,7 +27,10 @@ struct InterpolatePositions {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {0, 0}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
+                std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
                 std::span<const Grad> din) const;
   static std::vector<Case<InterpolatePositions>> cases(Tiny);
   static std::vector<Case<InterpolatePositions>> cases(Real);
@@ -39,6 +43,7 @@ struct Tokens {
   static constexpr std::array<std::string_view, 1> kOutputs = {"x"};
   enum Inputs { patches, cls, positions };
   enum Outputs { x };
+  static constexpr uint32_t kWideInputs = bit(cls) | bit(positions);
   static constexpr uint32_t kDifferentiable = bit(patches) | bit(cls) | bit(positions);
 
   Sequences sequences;
@@ -47,7 +52,10 @@ struct Tokens {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {0, 0}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
+                std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
                 std::span<const Grad> din) const;
   static std::vector<Case<Tokens>> cases(Tiny);
   static std::vector<Case<Tokens>> cases(Real);
@@ -68,7 +76,10 @@ struct SelectCls {
   std::vector<Spec> infer(std::span<const Spec> in) const;
   Keep keep() const { return {0, 0}; }
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   void backward(CpuStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
+                std::span<const Grad> din) const;
+  void backward(CudaStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
                 std::span<const Grad> din) const;
   static std::vector<Case<SelectCls>> cases(Tiny);
   static std::vector<Case<SelectCls>> cases(Real);
@@ -87,6 +98,7 @@ struct PatchMean {
   /// x [tokens, dim] → y [sequences, dim].
   std::vector<Spec> infer(std::span<const Spec> in) const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
+  void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
   static std::vector<Case<PatchMean>> cases(Tiny);
   static std::vector<Case<PatchMean>> cases(Real);
 };

@@ -36,7 +36,7 @@ void select(const T* values, int64_t n, int64_t k, T* best, int64_t* index) {
 }  // namespace
 
 std::vector<Spec> TopK::infer(std::span<const Spec> in) const {
-  require_one_float_dtype<TopK>(in);
+  require_float_dtypes<TopK>(in);
   require<TopK>(in[queries].shape.cols() == in[bank].shape.cols(), "queries and bank must have equal width", in);
   require<TopK>(k >= 1 && k <= in[bank].shape.rows(), str("k = ", k, " must lie between 1 and the rows of bank"), in);
   const Shape shape{in[queries].shape.rows(), k};
@@ -59,7 +59,15 @@ void TopK::forward(CpuStream& stream, std::span<const View> in, std::span<const 
   });
 }
 
-std::vector<Case<TopK>> TopK::cases(Tiny) { return {{{.k = 3}, {{{20, 6}}, {{11, 6}}}}, {{.k = 1}, {{{1, 4}}, {{1, 4}}}}}; }
+std::vector<Case<TopK>> TopK::cases(Tiny) {
+  // Small whole numbers: products are exact, and many are equal. The bank has more rows than a GPU takes at once.
+  std::vector<int64_t> repeated(2 * 8300);
+  for (size_t i = 0; i < repeated.size(); ++i) repeated[i] = static_cast<int64_t>(i * i % 11) - 5;
+  return {{{.k = 3}, {{{20, 6}}, {{11, 6}}}},
+          {{.k = 1}, {{{1, 4}}, {{1, 4}}}},
+          {{.k = 40}, {{{5, 8}}, {{2500, 8}}}},
+          {{.k = 1500}, {{.shape = {2, 2}, .values = {2, -1, 0, 1}}, {.shape = {8300, 2}, .values = repeated}}}};
+}
 
 std::vector<Case<TopK>> TopK::cases(Real) { return {{{.k = 200}, {{{512, 384}}, {{50000, 384}}}}}; }
 

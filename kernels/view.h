@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <ostream>
 
+#include "kernels/device.h"
 #include "kernels/dtype.h"
 #include "kernels/error.h"
 
@@ -61,10 +62,11 @@ struct View {
   Dtype dtype = Dtype::none;
   Shape shape;
   int64_t row_stride = 0;
+  Device device = Device::cpu;
 
   View() = default;
-  View(void* data, Dtype dtype, Shape shape, int64_t row_stride = 0)
-      : data(data), dtype(dtype), shape(shape), row_stride(row_stride ? row_stride : shape.cols()) {}
+  View(void* data, Dtype dtype, Shape shape, int64_t row_stride = 0, Device device = Device::cpu)
+      : data(data), dtype(dtype), shape(shape), row_stride(row_stride ? row_stride : shape.cols()), device(device) {}
 
   bool defined() const { return data != nullptr; }
   int64_t rows() const { return shape.rows(); }

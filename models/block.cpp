@@ -3,16 +3,6 @@
 #include <cmath>
 
 namespace dino {
-namespace {
-
-Tensor add(Context& context, const Tensor& x, const Tensor& branch, const Tensor& scale, const Sequences& sequences,
-           bool cls_only) {
-  const ResidualAdd op{.sequences = sequences, .cls_only = cls_only};
-  return run(context, op, {x, branch, scale})[ResidualAdd::y];
-}
-
-}  // namespace
-
 TransformerBlock TransformerBlock::declare(ParameterStore& store, const std::string& name, int64_t dim, int64_t heads,
                                            int64_t mlp_hidden) {
   const Init init = Init::truncated_normal(0.02);
@@ -31,35 +21,36 @@ TransformerBlock TransformerBlock::declare(ParameterStore& store, const std::str
 double TransformerBlock::scale() const { return 1 / std::sqrt(static_cast<double>(dim / heads)); }
 
 Tensor TransformerBlock::mlp(Context& context, const Tensor& x) const {
-  const Tensor hidden = fc1(context, norm2(context, x));
-  return fc2(context, run(context, Gelu{}, {hidden})[Gelu::y]);
+  return fc2(context, run(context, Gelu{}, {fc1(context, x)})[Gelu::y]);
 }
 
-Tensor TransformerBlock::operator()(Context& context, const Tensor& x, const Sequences& sequences,
-                                    const Scales& scales) const {
-  const Tensor packed = qkv(context, norm1(context, x));
+void TransformerBlock::operator()(Context& context, Residual& residual, const Sequences& sequences,
+                                  const Scales& scales) const {
+  const Tensor packed = qkv(context, norm1(context, residual, sequences));
   const Attention op{.heads = heads, .scale = scale(), .sequences = sequences};
   const Tensor attended = run(context, op, {packed.cols(0, dim), packed.cols(dim, 2 * dim), packed.cols(2 * dim, 3 * dim)})[Attention::o];
-  const Tensor y = add(context, x, proj(context, attended), scales.attention, sequences, false);
-  return add(context, y, mlp(context, y), scales.mlp, sequences, false);
+  residual.branch = proj(context, attended);
+  residual.scale = scales.attention;
+  residual.branch = mlp(context, norm2(context, residual, sequences));
+  residual.scale = scales.mlp;
 }
 
-Tensor TransformerBlock::cls_only(Context& context, const Tensor& x, const Sequences& sequences,
-                                  const Scales& scales) const {
+void TransformerBlock::cls_only(Context& context, Residual& residual, const Sequences& sequences,
+                                const Scales& scales) const {
   const SelectCls select{.sequences = sequences};
-  const Tensor normed = norm1(context, x);
-  const Tensor weight = qkv.weight.tensor(), bias = qkv.bias.tensor();
+  const Tensor normed = norm1(context, residual, sequences);
+  const Tensor weight = qkv.weight.operand(context), bias = qkv.bias.operand(context);
   const Tensor q = run(context, Linear{}, {run(context, select, {normed})[SelectCls::y], weight.rows(0, dim), bias.rows(0, dim)})[Linear::y];
   const Tensor kv = run(context, Linear{}, {normed, weight.rows(dim, 3 * dim), bias.rows(dim, 3 * dim)})[Linear::y];
   const Attention op{.heads = heads, .scale = scale(), .sequences = sequences, .cls_only = true};
   const Tensor attended = run(context, op, {q, kv.cols(0, dim), kv.cols(dim, 2 * dim)})[Attention::o];
-  const Tensor cls = run(context, select, {x})[SelectCls::y];
-  const Tensor y = add(context, cls, proj(context, attended), scales.attention, sequences, true);
-  return add(context, y, mlp(context, y), scales.mlp, sequences, true);
+  residual = {run(context, select, {residual.x})[SelectCls::y], proj(context, attended), scales.attention};
+  residual.branch = mlp(context, norm2(context, residual, sequences, true));
+  residual.scale = scales.mlp;
 }
 
-Tensor TransformerBlock::attention_probabilities(Context& context, const Tensor& x, const Sequences& sequences) const {
-  const Tensor packed = qkv(context, norm1(context, x));
+Tensor TransformerBlock::attention_probabilities(Context& context, Residual& residual, const Sequences& sequences) const {
+  const Tensor packed = qkv(context, norm1(context, residual, sequences));
   const AttentionProbabilities op{.heads = heads, .scale = scale(), .sequences = sequences};
   return run(context, op, {packed.cols(0, dim), packed.cols(dim, 2 * dim)})[AttentionProbabilities::p];
 }

@@ -20,15 +20,15 @@ struct TransformerBlock {
     Tensor attention, mlp;
   };
 
-  /// x [tokens, dim] → [tokens, dim].
-  Tensor operator()(Context& context, const Tensor& x, const Sequences& sequences, const Scales& scales) const;
+  /// Residual stream [tokens, dim] → the same, with the MLP's branch still to be added.
+  void operator()(Context& context, Residual& residual, const Sequences& sequences, const Scales& scales) const;
 
-  /// The same for the CLS tokens only: x [tokens, dim] → [sequences, dim]. Exact, and all that a last block needs whose
+  /// The same for the CLS tokens only: [tokens, dim] → [sequences, dim]. Exact, and all that a last block needs whose
   /// patch tokens nobody reads: q, projection and MLP run on one row per image.
-  Tensor cls_only(Context& context, const Tensor& x, const Sequences& sequences, const Scales& scales) const;
+  void cls_only(Context& context, Residual& residual, const Sequences& sequences, const Scales& scales) const;
 
   /// Softmax attention [images, heads, tokens, tokens] of this block for images of one size.
-  Tensor attention_probabilities(Context& context, const Tensor& x, const Sequences& sequences) const;
+  Tensor attention_probabilities(Context& context, Residual& residual, const Sequences& sequences) const;
 
  private:
   Tensor mlp(Context& context, const Tensor& x) const;

@@ -35,8 +35,10 @@ Tensor DinoHead::operator()(Context& context, const Tensor& features, const Mode
     x = config_.batch_norm ? norms_[i](context, x, mode) : run(context, Gelu{}, {x})[Gelu::y];
   }
   const Tensor unit = run(context, L2Normalize{}, {x})[L2Normalize::y];
-  const Tensor prototypes = run(context, WeightNorm{}, {weight_g_.tensor(), weight_v_.tensor()})[WeightNorm::w];
-  return run(context, Linear{}, {unit, prototypes})[Linear::y];
+  const ParameterStore& store = *weight_v_.store;
+  const WeightNorm norm{.output = store.operand_dtype()};
+  const Tensor prototypes = run(context, norm, {weight_g_.tensor(), weight_v_.tensor()})[WeightNorm::w];
+  return run(context, Linear{.output = store.dtype()}, {unit, prototypes})[Linear::y];  // logits stay wide
 }
 
 Predictor::Predictor(ParameterStore& store, const std::string& prefix, int64_t dim, int64_t hidden, bool batch_norm) {
@@ -48,7 +50,8 @@ Predictor::Predictor(ParameterStore& store, const std::string& prefix, int64_t d
 
 Tensor Predictor::operator()(Context& context, const Tensor& logits, const Mode& mode) const {
   const Tensor hidden = first_(context, logits);
-  return second_(context, norm_.empty() ? run(context, Gelu{}, {hidden})[Gelu::y] : norm_.front()(context, hidden, mode));
+  const Tensor active = norm_.empty() ? run(context, Gelu{}, {hidden})[Gelu::y] : norm_.front()(context, hidden, mode);
+  return second_(context, active, /*wide=*/true);
 }
 
 }  // namespace dino

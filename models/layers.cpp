@@ -4,6 +4,11 @@
 
 namespace dino {
 
+Tensor as_operand(Context& context, const Tensor& x, const Parameter& weight) {
+  const Dtype dtype = weight.store->operand_dtype();
+  return x.dtype() == dtype ? x : run(context, Cast{.output = dtype}, {x})[Cast::y];
+}
+
 LinearLayer LinearLayer::declare(ParameterStore& store, const std::string& name, int64_t in, int64_t out, Init init,
                                  bool with_bias) {
   LinearLayer layer;
@@ -12,8 +17,9 @@ LinearLayer LinearLayer::declare(ParameterStore& store, const std::string& name,
   return layer;
 }
 
-Tensor LinearLayer::operator()(Context& context, const Tensor& x) const {
-  return run(context, Linear{}, {x, weight.tensor(), bias.tensor()})[Linear::y];
+Tensor LinearLayer::operator()(Context& context, const Tensor& x, bool wide) const {
+  const Linear op{.output = wide ? weight.store->dtype() : Dtype::none};
+  return run(context, op, {as_operand(context, x, weight), weight.operand(context), bias.operand(context)})[Linear::y];
 }
 
 NormLayer NormLayer::declare(ParameterStore& store, const std::string& name, int64_t dim, double eps) {
@@ -21,7 +27,17 @@ NormLayer NormLayer::declare(ParameterStore& store, const std::string& name, int
 }
 
 Tensor NormLayer::operator()(Context& context, const Tensor& x) const {
-  return run(context, LayerNorm{.eps = eps}, {x, weight.tensor(), bias.tensor()})[LayerNorm::y];
+  const LayerNorm op{.eps = eps, .output = weight.store->operand_dtype()};
+  return run(context, op, {x, weight.tensor(), bias.tensor()})[LayerNorm::y];
+}
+
+Tensor NormLayer::operator()(Context& context, Residual& residual, const Sequences& sequences, bool cls_only) const {
+  if (!residual.branch.defined()) return (*this)(context, residual.x);
+  const ResidualLayerNorm op{
+      .eps = eps, .output = weight.store->operand_dtype(), .sequences = sequences, .cls_only = cls_only};
+  const auto out = run(context, op, {residual.x, residual.branch, residual.scale, weight.tensor(), bias.tensor()});
+  residual = {out[ResidualLayerNorm::sum], {}, {}};
+  return out[ResidualLayerNorm::y];
 }
 
 BatchNormLayer BatchNormLayer::declare(ParameterStore& store, const std::string& name, int64_t channels,
@@ -58,7 +74,7 @@ ConvLayer ConvLayer::declare(ParameterStore& store, const std::string& name, int
 }
 
 Tensor ConvLayer::operator()(Context& context, const Tensor& x) const {
-  return run(context, op, {x, weight.tensor()})[Conv2d::y];
+  return run(context, op, {as_operand(context, x, weight), weight.operand(context)})[Conv2d::y];
 }
 
 }  // namespace dino

@@ -10,12 +10,12 @@ DinoHeadConfig with_input(DinoHeadConfig head, int64_t dim) {
 
 }  // namespace
 
-Network::Network(const NetworkConfig& config, Dtype dtype, uint64_t seed, bool gradients)
+Network::Network(const NetworkConfig& config, const Placement& placement, uint64_t seed, bool gradients)
     : backbone_(make_backbone(parameters_, "backbone.", config.backbone)),
       head_(parameters_, "head.", with_input(config.head, feature_dim(backbone_))) {
   if (config.predictor_hidden)
     predictor_.emplace(parameters_, "predictor.", config.head.out, *config.predictor_hidden, config.head.batch_norm);
-  parameters_.allocate(dtype, seed, gradients);
+  parameters_.allocate(placement, seed, gradients);
 }
 
 Tensor Network::operator()(Context& context, std::span<const Tensor> crops, const Mode& mode) const {

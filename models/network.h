@@ -17,7 +17,7 @@ struct NetworkConfig {
 /// One network with its parameters.
 class Network {
  public:
-  Network(const NetworkConfig& config, Dtype dtype, uint64_t seed, bool gradients);
+  Network(const NetworkConfig& config, const Placement& placement, uint64_t seed, bool gradients);
 
   ParameterStore& parameters() { return parameters_; }
   const ParameterStore& parameters() const { return parameters_; }

@@ -56,9 +56,11 @@ Sequences VisionTransformer::sequences(std::span<const Tensor> images) const {
 Tensor VisionTransformer::patches(Context& context, std::span<const Tensor> images, const Sequences& sequences,
                                   const Mode& mode) const {
   if (!config_.conv_stem) {
-    const Tensor flat = run(context, Patchify{.patch = config_.patch, .sequences = sequences}, images)[Patchify::patches];
-    const Tensor weight = patch_embed_.weight.tensor().reshaped(Shape{config_.dim, flat.shape().cols()});
-    return run(context, Linear{}, {flat, weight, patch_embed_.bias.tensor()})[Linear::y];
+    const Patchify patchify{
+        .patch = config_.patch, .sequences = sequences, .output = patch_embed_.weight.store->operand_dtype()};
+    const Tensor flat = run(context, patchify, images)[Patchify::patches];
+    const Tensor weight = patch_embed_.weight.operand(context).reshaped(Shape{config_.dim, flat.shape().cols()});
+    return run(context, Linear{}, {flat, weight, patch_embed_.bias.operand(context)})[Linear::y];
   }
   std::vector<Tensor> groups;
   for (const Tensor& group : images) {
@@ -107,19 +109,20 @@ std::vector<TransformerBlock::Scales> VisionTransformer::drop_path(Context& cont
 Tensor VisionTransformer::operator()(Context& context, std::span<const Tensor> images, const Mode& mode) const {
   const Sequences packed = sequences(images);
   const auto scales = drop_path(context, packed, mode);
-  Tensor x = embed(context, images, packed, mode);
-  for (size_t i = 0; i + 1 < blocks_.size(); ++i) x = blocks_[i](context, x, packed, scales[i]);
-  return norm_(context, blocks_.back().cls_only(context, x, packed, scales.back()));
+  Residual residual{embed(context, images, packed, mode), {}, {}};
+  for (size_t i = 0; i + 1 < blocks_.size(); ++i) blocks_[i](context, residual, packed, scales[i]);
+  blocks_.back().cls_only(context, residual, packed, scales.back());
+  return norm_(context, residual, packed, true);
 }
 
 std::vector<Tensor> VisionTransformer::last_blocks(Context& context, std::span<const Tensor> images, int64_t n) const {
   check<UsageError>(n >= 1 && n <= config_.depth, "the network has ", config_.depth, " blocks; cannot take the last ", n);
   const Sequences packed = sequences(images);
-  Tensor x = embed(context, images, packed, {});
+  Residual residual{embed(context, images, packed, {}), {}, {}};
   std::vector<Tensor> result;
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    x = blocks_[i](context, x, packed, {});
-    if (static_cast<int64_t>(blocks_.size() - i) <= n) result.push_back(norm_(context, x));
+    blocks_[i](context, residual, packed, {});
+    if (static_cast<int64_t>(blocks_.size() - i) <= n) result.push_back(norm_(context, residual, packed));
   }
   return result;
 }
@@ -127,9 +130,9 @@ std::vector<Tensor> VisionTransformer::last_blocks(Context& context, std::span<c
 Tensor VisionTransformer::last_attention(Context& context, const Tensor& images) const {
   const std::span<const Tensor> group(&images, 1);
   const Sequences packed = sequences(group);
-  Tensor x = embed(context, group, packed, {});
-  for (size_t i = 0; i + 1 < blocks_.size(); ++i) x = blocks_[i](context, x, packed, {});
-  return blocks_.back().attention_probabilities(context, x, packed);
+  Residual residual{embed(context, group, packed, {}), {}, {}};
+  for (size_t i = 0; i + 1 < blocks_.size(); ++i) blocks_[i](context, residual, packed, {});
+  return blocks_.back().attention_probabilities(context, residual, packed);
 }
 
 }  // namespace dino

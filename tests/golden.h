@@ -39,36 +39,36 @@ inline NetworkConfig tiny_config() {
   return config;
 }
 
-/// Calls f(element reference, i) for all elements.
+/// Fills a tensor, wherever it lies, with value_of(i) for all elements i.
 template <class F>
-void for_elements(const View& view, F&& f) {
-  with_float(view.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    for (int64_t i = 0; i < view.count(); ++i) f(view.as<T>()[i], i);
+void set_elements(const Tensor& tensor, F&& value_of) {
+  with_float(tensor.dtype(), [&](auto zero) {
+    std::vector<decltype(zero)> values(static_cast<size_t>(tensor.shape().count()));
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<decltype(zero)>(value_of(static_cast<int64_t>(i)));
+    copy_from_host(values.data(), tensor.view());
   });
 }
 
 inline void fill(ParameterStore& parameters) {
   for (size_t k = 0; k < parameters.entries().size(); ++k) {
     const auto& entry = parameters.entries()[k];
-    for_elements(parameters.tensor(static_cast<int>(k)).view(), [&](auto& x, int64_t i) {
+    set_elements(parameters.tensor(static_cast<int>(k)), [&](int64_t i) {
       const double r = value(k, static_cast<uint64_t>(i));
-      double v = 0.15 * r;
-      if (entry.name.ends_with("weight_g")) v = 1;
-      else if (entry.name.find("norm") != std::string::npos && entry.name.ends_with("weight")) v = 1 + 0.1 * r;
-      else if (entry.shape.rank == 1) v = 0.05 * r;
-      x = static_cast<std::remove_reference_t<decltype(x)>>(v);
+      if (entry.name.ends_with("weight_g")) return 1.0;
+      if (entry.name.find("norm") != std::string::npos && entry.name.ends_with("weight")) return 1 + 0.1 * r;
+      return (entry.shape.rank == 1 ? 0.05 : 0.15) * r;
     });
   }
+  parameters.values_changed();
 }
 
-/// Image batch in(k): generated as [images, channels, height, width], returned as NHWC.
+/// Image batch in(k), in host memory: generated as [images, channels, height, width], returned as NHWC.
 inline Tensor input(Context& context, Dtype dtype, uint64_t k, int64_t images, int64_t height, int64_t width) {
-  const Tensor tensor = context.tensor({dtype, Shape{images, height, width, 3}});
-  for_elements(tensor.view(), [&](auto& x, int64_t i) {
+  const Tensor tensor = context.host_tensor({dtype, Shape{images, height, width, 3}});
+  set_elements(tensor, [&](int64_t i) {
     const int64_t c = i % 3, col = i / 3 % width, row = i / 3 / width % height, n = i / 3 / width / height;
     const int64_t flat = ((n * 3 + c) * height + row) * width + col;
-    x = static_cast<std::remove_reference_t<decltype(x)>>(value(1000 + k, static_cast<uint64_t>(flat)));
+    return value(1000 + k, static_cast<uint64_t>(flat));
   });
   return tensor;
 }
@@ -76,7 +76,7 @@ inline Tensor input(Context& context, Dtype dtype, uint64_t k, int64_t images, i
 /// Several inputs stacked crop-major.
 inline Tensor inputs(Context& context, Dtype dtype, uint64_t k, int64_t crops, int64_t images, int64_t size) {
   std::vector<Tensor> parts;
-  const Tensor all = context.tensor({dtype, Shape{crops * images, size, size, 3}});
+  const Tensor all = context.host_tensor({dtype, Shape{crops * images, size, size, 3}});
   for (int64_t crop = 0; crop < crops; ++crop) {
     const Tensor part = input(context, dtype, k + static_cast<uint64_t>(crop), images, size, size);
     std::copy_n(static_cast<const std::byte*>(part.view().data),
@@ -87,21 +87,17 @@ inline Tensor inputs(Context& context, Dtype dtype, uint64_t k, int64_t crops, i
   return all;
 }
 
-inline double at(const Tensor& tensor, int64_t i) {
-  double result = 0;
-  with_float(tensor.dtype(), [&](auto zero) { result = static_cast<double>(tensor.view().as<decltype(zero)>()[i]); });
-  return result;
-}
+inline double at(const Tensor& tensor, int64_t i) { return values_of(tensor)[static_cast<size_t>(i)]; }
 
 inline double sum(const Tensor& tensor) {
   double total = 0;
-  for_elements(tensor.view(), [&](auto& x, int64_t) { total += static_cast<double>(x); });
+  for (const double x : values_of(tensor)) total += x;
   return total;
 }
 
 inline double l2(const Tensor& tensor) {
   double total = 0;
-  for_elements(tensor.view(), [&](auto& x, int64_t) { total += static_cast<double>(x) * static_cast<double>(x); });
+  for (const double x : values_of(tensor)) total += x * x;
   return std::sqrt(total);
 }
 

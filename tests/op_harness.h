@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -15,6 +16,13 @@
 /// What tests need to run any op on any of its cases: memory with guards around it, fills, and forward and
 /// backward in one call each.
 namespace dino::test {
+
+/// The upper half of a float, rounded to nearest even; NaN stays NaN.
+inline uint16_t nearest_bf16(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  if (value != value) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
 
 /// Memory of one tensor between two guard zones. It starts out as NaN (all bits set).
 class Buffer {
@@ -57,6 +65,8 @@ class Buffer {
         return load<double>(p);
       case Dtype::f32:
         return static_cast<double>(load<float>(p));
+      case Dtype::bf16:
+        return static_cast<double>(std::bit_cast<float>(uint32_t{load<uint16_t>(p)} << 16));
       case Dtype::i64:
         return static_cast<double>(load<int64_t>(p));
       case Dtype::i32:
@@ -74,6 +84,8 @@ class Buffer {
         return store(p, value);
       case Dtype::f32:
         return store(p, static_cast<float>(value));
+      case Dtype::bf16:
+        return store(p, nearest_bf16(static_cast<float>(value)));
       case Dtype::i64:
         return store(p, static_cast<int64_t>(value));
       case Dtype::i32:
@@ -85,7 +97,20 @@ class Buffer {
     }
   }
   int64_t count() const { return defined() ? spec_.shape.count() : 0; }
-  bool is_float() const { return spec_.dtype == Dtype::f32 || spec_.dtype == Dtype::f64; }
+  bool is_float() const { return spec_.dtype == Dtype::f32 || spec_.dtype == Dtype::f64 || spec_.dtype == Dtype::bf16; }
+
+  /// The same values in another floating-point type.
+  Buffer as(Dtype dtype) const {
+    if (!defined() || !is_float()) return defined() ? copy() : Buffer();
+    Buffer result(Spec{dtype, spec_.shape});
+    for (int64_t i = 0; i < count(); ++i) result.set(i, at(i));
+    return result;
+  }
+
+  /// The memory itself, rows and padding.
+  const void* data() const { return memory_.get() + kGuard; }
+  void* data() { return memory_.get() + kGuard; }
+  size_t bytes() const { return bytes_; }
 
   /// A copy of the elements, with its own guards and `row_padding`.
   Buffer copy(int64_t row_padding = 0) const {
@@ -202,6 +227,12 @@ inline void fill(Buffer& target, Fill kind, Draws& draws) {
   }
 }
 
+template <class O>
+Dtype input_dtype(size_t i, const CaseInput& input, Dtype dtype) {
+  if (input.dtype != Dtype::none) return input.dtype;
+  return wide_inputs<O>() >> i & 1 ? wide(dtype) : dtype;
+}
+
 /// The inputs of a case in floating-point type `dtype`.
 template <class O>
 Buffers make_inputs(const Case<O>& c, Dtype dtype) {
@@ -212,7 +243,7 @@ Buffers make_inputs(const Case<O>& c, Dtype dtype) {
       inputs.emplace_back();
       continue;
     }
-    Buffer& buffer = inputs.emplace_back(Spec{input.dtype == Dtype::none ? dtype : input.dtype, input.shape});
+    Buffer& buffer = inputs.emplace_back(Spec{input_dtype<O>(i, input, dtype), input.shape});
     if (input.values.empty()) {
       Draws draws(i);
       fill(buffer, input.fill, draws);
@@ -227,16 +258,19 @@ Buffers make_inputs(const Case<O>& c, Dtype dtype) {
   return inputs;
 }
 
-/// A stream whose step scalars all differ from their defaults.
+/// Step scalars that all differ from their defaults.
+inline constexpr StepScalars kStep{.seed = 77,
+                                   .step = 3,
+                                   .learning_rate = 0.01,
+                                   .weight_decay = 0.3,
+                                   .teacher_momentum = 0.9,
+                                   .teacher_temp = 0.6,
+                                   .grad_scale = 0.5};
+
+/// A stream in the midst of step `kStep`.
 inline std::unique_ptr<CpuStream> make_stream(int threads) {
   auto stream = std::make_unique<CpuStream>(threads);
-  stream->step = {.seed = 77,
-                  .step = 3,
-                  .learning_rate = 0.01,
-                  .weight_decay = 0.3,
-                  .teacher_momentum = 0.9,
-                  .teacher_temp = 0.6,
-                  .grad_scale = 0.5};
+  stream->set_step(kStep);
   return stream;
 }
 
@@ -264,7 +298,10 @@ Buffers make_output_gradients(const Buffers& out) {
   for (size_t i = 0; i < out.size(); ++i) {
     Buffer& buffer = dout.emplace_back();
     if (!(grad_outputs<O>() >> i & 1)) continue;
-    buffer = Buffer(out[i].spec());
+    Spec spec = out[i].spec();
+    if constexpr (requires { O::kWideOutputGradients; })
+      if (O::kWideOutputGradients >> i & 1) spec.dtype = wide(spec.dtype);
+    buffer = Buffer(spec);
     Draws draws(100 + i);
     fill(buffer, Fill::normal, draws);
   }
@@ -282,7 +319,11 @@ template <class O>
 Buffers make_input_gradients(const Buffers& in) {
   Buffers din(in.size());
   for (size_t i = 0; i < in.size(); ++i)
-    if (differentiable<O>(in, i)) din[i] = Buffer(in[i].spec());
+    if (differentiable<O>(in, i)) {
+      Spec spec = in[i].spec();
+      if (wide_gradients<O>() >> i & 1) spec.dtype = wide(spec.dtype);
+      din[i] = Buffer(spec);
+    }
   return din;
 }
 

@@ -1,7 +1,5 @@
 #include "train/checkpoint.h"
 
-#include <cstring>
-
 #include "engine/safetensors.h"
 
 namespace dino {
@@ -31,7 +29,7 @@ void add_optimizer(std::vector<NamedView>& all, const Optimizer& optimizer, cons
     for (const int index : optimizer.tensors()) {
       const ParameterStore::Entry& entry = parameters.entries()[static_cast<size_t>(index)];
       const Tensor part = state.values.rows(entry.begin, entry.begin + entry.shape.count());
-      all.push_back({"optimizer." + state.name + "." + entry.name, View(part.view().data, part.dtype(), entry.shape)});
+      all.push_back({"optimizer." + state.name + "." + entry.name, part.reshaped(entry.shape).view()});
     }
   if (!optimizer.steps().defined()) return;
   for (size_t i = 0; i < optimizer.tensors().size(); ++i) {
@@ -57,11 +55,17 @@ void save_checkpoint(const std::string& path, const TrainingState& state, int64_
   TensorFile file;
   for (const NamedView& entry : views_of(state)) {
     const auto* data = static_cast<const std::byte*>(entry.view.data);
+    std::shared_ptr<std::vector<std::byte>> copy;
+    if (entry.view.device != Device::cpu) {
+      copy = std::make_shared<std::vector<std::byte>>(byte_count(entry.view));
+      copy_to_host(entry.view, copy->data());
+      data = copy->data();
+    }
     file.tensors.push_back({.name = entry.name,
                             .dtype = entry.view.dtype,
                             .shape = file_shape(entry),
                             .bytes = {data, byte_count(entry.view)},
-                            .owner = nullptr});
+                            .owner = std::move(copy)});
   }
   file.metadata = {{"format", "dino_engine"}, {"step", str(step)}, {"config", config}};
   save_safetensors(path, file);
@@ -84,7 +88,9 @@ int64_t load_checkpoint(const std::string& path, const TrainingState& state) {
   }
   check<FormatError>(file.tensors.size() == entries.size(), path, ": expected ", entries.size(), " tensors, found ",
                      file.tensors.size(), "; it was written with other options");
-  for (const NamedView& entry : entries) std::memcpy(entry.view.data, file.find(entry.name)->bytes.data(), byte_count(entry.view));
+  for (const NamedView& entry : entries) copy_from_host(file.find(entry.name)->bytes.data(), entry.view);
+  state.student.parameters().values_changed();
+  state.teacher.network().parameters().values_changed();
   return std::stoll(step->second);
 }
 

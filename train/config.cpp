@@ -108,9 +108,7 @@ TeacherKind teacher_kind(const TrainConfig& config) {
                               {"previous-epoch", TeacherKind::previous_epoch}});
 }
 
-Dtype precision(const TrainConfig& config) {
-  return choose<Dtype>("--precision", config.precision, {{"f32", Dtype::f32}, {"f64", Dtype::f64}});
-}
+Placement placement(const TrainConfig& config) { return placement_named(config.device, config.precision); }
 
 AugmentConfig augment_config(const TrainConfig& config) {
   AugmentConfig augment = config.augment;
@@ -132,7 +130,7 @@ void check_config(const TrainConfig& config) {
   loss_config(config);
   optimizer_config(config);
   teacher_kind(config);
-  precision(config);
+  placement(config);
   require_range("--momentum-teacher", config.momentum_teacher, 0, 1);
   require_range("--momentum-teacher-end", config.momentum_teacher_end, 0, 1);
   require_range("--center-momentum", config.center_momentum, 0, 1);
@@ -161,9 +159,6 @@ void check_config(const TrainConfig& config) {
                     config.use_bn_in_head ? " or --use-bn-in-head false" : "");
   check<UsageError>(config.accumulate == 1 || config.sinkhorn == 0, "--accumulate ", config.accumulate,
                     " would not equal the large batch: --sinkhorn balances over the batch; use --accumulate 1");
-  check<UsageError>(config.device == "auto" || config.device == "cpu" || config.device == "cuda", "--device ", config.device,
-                    " is not known (known: auto, cpu, cuda)");
-  check<UsageError>(config.device != "cuda", "--device cuda: this build has no CUDA kernels; use --device cpu");
 }
 
 }  // namespace dino

@@ -96,7 +96,7 @@ NetworkConfig network_config(const TrainConfig& config);
 LossConfig loss_config(const TrainConfig& config);
 OptimizerConfig optimizer_config(const TrainConfig& config);
 TeacherKind teacher_kind(const TrainConfig& config);
-Dtype precision(const TrainConfig& config);
+Placement placement(const TrainConfig& config);
 
 /// Crops as configured, with channels, normalisation and seed filled in.
 AugmentConfig augment_config(const TrainConfig& config);

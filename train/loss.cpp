@@ -1,14 +1,12 @@
 #include "train/loss.h"
 
-#include <cstring>
-
 namespace dino {
 
 DinoLoss::DinoLoss(Context& context, const LossConfig& config, int64_t prototypes, Dtype dtype)
     : config_(config), center_(context.tensor({dtype, Shape{1, prototypes}})) {
   check<UsageError>(config.kind == LossConfig::Kind::cross_entropy || config.sinkhorn == 0,
                     "--sinkhorn needs --loss ce: it makes probabilities, which MSE does not compare");
-  std::memset(center_.view().data, 0, static_cast<size_t>(prototypes) * bytes_of(dtype));
+  clear(center_.view());
 }
 
 Tensor DinoLoss::targets(Context& context, const Tensor& teacher_logits) const {

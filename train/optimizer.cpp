@@ -1,13 +1,11 @@
 #include "train/optimizer.h"
 
-#include <cstring>
-
 namespace dino {
 namespace {
 
 Tensor zeros(Context& context, Spec spec) {
   const Tensor tensor = context.tensor(spec);
-  std::memset(tensor.view().data, 0, static_cast<size_t>(spec.shape.count()) * bytes_of(spec.dtype));
+  clear(tensor.view());
   return tensor;
 }
 
@@ -25,12 +23,13 @@ Optimizer::Optimizer(Context& context, const OptimizerConfig& config, const Para
     states_ = {{"momentum_buffer", zeros(context, like)}};
   }
   segments_ = zeros(context, {Dtype::i64, Shape{count, kSegmentColumns}});
+  table_.resize(static_cast<size_t>(count * kSegmentColumns));
   norms_ = zeros(context, {like.dtype, Shape{count}});
 }
 
 Tensor Optimizer::check_health(Context& context, const ParameterStore& parameters, const Tensor& loss,
                                bool last_layer_frozen) {
-  auto* row = segments_.view().as<int64_t>();
+  int64_t* row = table_.data();
   for (const int index : tensors_) {
     const ParameterStore::Entry& entry = parameters.entries()[static_cast<size_t>(index)];
     const bool frozen = last_layer_frozen && entry.name.find("last_layer") != std::string::npos;
@@ -40,27 +39,34 @@ Tensor Optimizer::check_health(Context& context, const ParameterStore& parameter
     row[kActive] = !frozen && parameters.grad(index)->value().defined();
     row += kSegmentColumns;
   }
+  context.upload(table_.data(), segments_);
   run(context, GradNorm{}, {parameters.gradients(), segments_}, {norms_});
   return run(context, Health{}, {loss, norms_, segments_})[Health::healthy];
 }
 
-void Optimizer::update(Context& context, ParameterStore& parameters, const Tensor& healthy) {
+void Optimizer::update(Context& context, const ParameterStore& parameters, const Tensor& healthy, const ParameterStore* average) {
   const Tensor weight = parameters.values(), grad = parameters.gradients();
   const Tensor& first = states_[0].values;
-  switch (config_.kind) {
-    case OptimizerConfig::Kind::adamw: {
-      const Tensor& second = states_[1].values;
-      run(context, AdamW{.clip = config_.clip_grad}, {weight, grad, first, second, steps_, norms_, segments_, healthy},
-          {weight, first, second, steps_});
-      break;
-    }
-    case OptimizerConfig::Kind::sgd:
-      run(context, Sgd{.clip = config_.clip_grad}, {weight, grad, first, norms_, segments_, healthy}, {weight, first});
-      break;
-    case OptimizerConfig::Kind::lars:
-      run(context, Lars{.clip = config_.clip_grad}, {weight, grad, first, norms_, segments_, healthy}, {weight, first});
-      break;
+  if (config_.kind == OptimizerConfig::Kind::adamw) {
+    const Tensor& second = states_[1].values;
+    const Tensor teacher = average ? average->values() : Tensor();
+    const bool copies = parameters.copies().defined();
+    run(context, AdamW{.clip = config_.clip_grad, .bf16_copies = copies},
+        {weight, grad, first, second, steps_, norms_, segments_, healthy, teacher},
+        {weight, first, second, steps_, teacher, parameters.copies(), average ? average->copies() : Tensor()});
+    parameters.values_changed(copies);
+    if (average) average->values_changed(copies);
+    return;
   }
+  if (config_.kind == OptimizerConfig::Kind::sgd)
+    run(context, Sgd{.clip = config_.clip_grad}, {weight, grad, first, norms_, segments_, healthy}, {weight, first});
+  else
+    run(context, Lars{.clip = config_.clip_grad}, {weight, grad, first, norms_, segments_, healthy}, {weight, first});
+  parameters.values_changed();
+  if (!average) return;
+  // Parameters that only the student has come last.
+  run(context, Ema{}, {average->values(), weight.rows(0, average->values().shape().count()), healthy}, {average->values()});
+  average->values_changed();
 }
 
 }  // namespace dino

@@ -26,8 +26,9 @@ class Optimizer {
   /// whether they and `loss` [1] are all finite: 1 or 0, [1].
   Tensor check_health(Context& context, const ParameterStore& parameters, const Tensor& loss, bool last_layer_frozen);
 
-  /// One update, unless `healthy` [1] is 0. Call after `check_health` of the same step.
-  void update(Context& context, ParameterStore& parameters, const Tensor& healthy);
+  /// One update, unless `healthy` [1] is 0. Call after `check_health` of the same step. `average`, if not null, becomes the
+  /// exponential moving average of the updated parameters: those that both have lie at the same places.
+  void update(Context& context, const ParameterStore& parameters, const Tensor& healthy, const ParameterStore* average);
 
   /// One line of the optimizer's state: a vector [elements] in the parameters' layout, or one number per tensor.
   struct State {
@@ -47,6 +48,7 @@ class Optimizer {
   std::vector<int> tensors_;
   std::vector<State> states_;
   Tensor steps_, norms_, segments_;
+  std::vector<int64_t> table_;  ///< of segments, on the host
 };
 
 }  // namespace dino

@@ -10,7 +10,9 @@
 #include "engine/atomic_file.h"
 #include "train/evaluate/features.h"
 #include "train/evaluate/knn.h"
+#include "kernels/cuda_memory.h"
 #include "train/log.h"
+#include "train/memory_plan.h"
 #include "train/options.h"
 #include "train/progress.h"
 #include "train/signals.h"
@@ -52,6 +54,19 @@ class Validation {
   std::unique_ptr<Dataset> val_;
 };
 
+/// Says what a run on a GPU will need, and throws UsageError if the GPU does not have it.
+void check_memory(const TrainConfig& config) {
+  if (placement(config).device != Device::cuda) return;
+  const MemoryPlan plan = plan_memory(config);
+  const size_t free = cuda::free_bytes();
+  const auto gib = [](size_t bytes) { return str(std::round(static_cast<double>(bytes) / (1 << 30) * 100) / 100, " GiB"); };
+  const size_t fixed = plan.parameters, per_image = (plan.total() - fixed) / static_cast<size_t>(config.batch_size) + 1;
+  check<UsageError>(plan.total() <= free, "--batch-size ", config.batch_size, " needs ", gib(plan.total()), ", the GPU has ", gib(free),
+                    " free; --batch-size ", free > fixed ? (free - fixed) / per_image : 0, " or less may do, or --accumulate");
+  std::fprintf(stderr, "memory: %s of the GPU's free %s: parameters %s, state and crops %s, a step %s\n", gib(plan.total()).c_str(),
+               gib(free).c_str(), gib(plan.parameters).c_str(), gib(plan.state).c_str(), gib(plan.step).c_str());
+}
+
 class Session {
  public:
   Session(const TrainConfig& config, const Dataset& dataset) : config_(config), trainer_(config, dataset) {
@@ -74,16 +89,14 @@ class Session {
     SignalGuard signals;
     ProgressLine progress(trainer_.step(), plan.last_step, config_.epochs, config_.batch_size, std::log(static_cast<double>(config_.out_dim)));
     while (!trainer_.finished()) {
-      const int64_t step = trainer_.step();
-      const StepReport report = trainer_.train_step();
-      for (const std::string& line : trainer_.bad_images()) progress.say(line);
-      stop_if_diverged(step, report, progress);
-      const StepPlan done = plan.at(config_, step);
-      const bool logged = done.with_statistics || done.last_of_epoch;
-      if (logged) log(step, done, report);
-      progress.show(step, plan.epoch_of(step + 1), report, done.scalars.learning_rate, trainer_.seconds_waited(), logged);
-      save_if_due(done);
-      if (signals.received()) {
+      const StepPlan plan_of_step = plan.at(config_, trainer_.step());
+      if (const auto done = trainer_.advance()) take(*done, progress);
+      const bool stop = signals.received() != 0;
+      // What looks at the state waits for the step.
+      if (stop || plan_of_step.last_of_epoch || trainer_.finished() || checkpoint_due())
+        if (const auto done = trainer_.finish()) take(*done, progress);
+      save_if_due(plan_of_step);
+      if (stop) {
         trainer_.save(checkpoint_);
         progress.say(str("stopped by signal ", signals.received(), " after step ", trainer_.step(), "; saved to ", checkpoint_,
                          "; the same command goes on from there"));
@@ -106,6 +119,17 @@ class Session {
         std::fprintf(stderr, "--%s is now %s; it was %s\n", name.c_str(), value.dump().c_str(), before[name].dump().c_str());
   }
 
+  /// Logs and shows a step that is done.
+  void take(const Trainer::Finished& done, ProgressLine& progress) {
+    for (const std::string& line : done.bad_images) progress.say(line);
+    stop_if_diverged(done.step, done.report, progress);
+    const StepPlan plan = trainer_.plan().at(config_, done.step);
+    const bool logged = plan.with_statistics || plan.last_of_epoch;
+    if (logged) log(done, plan);
+    progress.show(done.step, trainer_.plan().epoch_of(done.step + 1), done.report, plan.scalars.learning_rate,
+                  trainer_.seconds_waited(), logged);
+  }
+
   void stop_if_diverged(int64_t step, const StepReport& report, ProgressLine& progress) {
     bad_steps_ = report.healthy ? 0 : bad_steps_ + 1;
     if (report.healthy) return;
@@ -116,7 +140,9 @@ class Session {
                             checkpoint_, "; a smaller --lr or longer --warmup-epochs may help"));
   }
 
-  void log(int64_t step, const StepPlan& plan, const StepReport& report) {
+  void log(const Trainer::Finished& done, const StepPlan& plan) {
+    const int64_t step = done.step;
+    const StepReport& report = done.report;
     nlohmann::json line = {{"step", step},
                            {"epoch", trainer_.plan().epoch_of(step + 1)},
                            {"loss", report.loss},
@@ -124,7 +150,7 @@ class Session {
                            {"wd", plan.scalars.weight_decay},
                            {"momentum", plan.scalars.teacher_momentum},
                            {"teacher_temp", plan.scalars.teacher_temp},
-                           {"bad_images", trainer_.bad_images().size()}};
+                           {"bad_images", done.bad_images.size()}};
     if (std::isfinite(report.teacher_entropy)) {
       line["teacher_entropy"] = report.teacher_entropy;
       line["kl"] = report.loss - report.teacher_entropy;
@@ -140,13 +166,18 @@ class Session {
     log_->write(line);
   }
 
+  bool checkpoint_due() const {
+    return config_.checkpoint_every_steps > 0 && trainer_.step() % config_.checkpoint_every_steps == 0;
+  }
+
   void save_if_due(const StepPlan& done) {
-    const int64_t step = trainer_.step(), every = config_.checkpoint_every_steps;
-    if (trainer_.finished() || (every > 0 ? step % every == 0 : done.last_of_epoch)) trainer_.save(checkpoint_);
-    const int64_t epoch = step / trainer_.plan().steps_per_epoch - 1;  // 0-based, of the epoch that just ended
-    if (!done.last_of_epoch || config_.saveckp_freq <= 0 || epoch % config_.saveckp_freq != 0) return;
-    trainer_.save(kept_checkpoint(epoch));
-    remove_old(epoch);
+    const int64_t step = trainer_.step();
+    const bool epoch = config_.checkpoint_every_steps <= 0 && done.last_of_epoch;
+    if (trainer_.finished() || epoch || checkpoint_due()) trainer_.save(checkpoint_);
+    const int64_t ended = step / trainer_.plan().steps_per_epoch - 1;  // 0-based, of the epoch that just ended
+    if (!done.last_of_epoch || config_.saveckp_freq <= 0 || ended % config_.saveckp_freq != 0) return;
+    trainer_.save(kept_checkpoint(ended));
+    remove_old(ended);
   }
 
   /// Name of the checkpoint that is kept after `epoch`, with the reference's four digits.
@@ -176,6 +207,7 @@ class Session {
 
 int run_session(const TrainConfig& config) {
   check_config(config);
+  check_memory(config);
   const std::unique_ptr<Dataset> dataset = Dataset::open(config.data, static_cast<int>(config.channels));
   std::fprintf(stderr, "%zu images in %s\n", dataset->size(), config.data.c_str());
   const RunPlan plan(config, static_cast<int64_t>(dataset->size()));

@@ -1,16 +1,9 @@
 #include "train/step.h"
 
-#include <cmath>
 #include <limits>
 
 namespace dino {
 namespace {
-
-double scalar(const Tensor& tensor, int64_t i = 0) {
-  double value = 0;
-  with_float(tensor.dtype(), [&](auto zero) { value = static_cast<double>(tensor.view().as<decltype(zero)>()[i]); });
-  return value;
-}
 
 /// total + part; the first part is the total.
 Tensor sum(Context& context, const Tensor& total, const Tensor& part) {
@@ -28,9 +21,8 @@ std::vector<Tensor> all_crops(const Crops& crops) {
 
 }  // namespace
 
-StepReport train_step(TrainingState state, std::span<const Crops> micro_batches, const StepPlan& plan) {
+Tensor train_step(TrainingState state, std::span<const Crops> micro_batches, const StepPlan& plan) {
   auto& [context, student, teacher, loss, optimizer] = state;
-  context.stream().step = plan.scalars;
   student.parameters().reset_gradients();
 
   const auto parts = static_cast<double>(micro_batches.size());
@@ -54,17 +46,24 @@ StepReport train_step(TrainingState state, std::span<const Crops> micro_batches,
 
   const Tensor healthy = optimizer.check_health(context, student.parameters(), total_loss, plan.last_layer_frozen);
   teacher.before_update(context, student, healthy);
-  optimizer.update(context, student.parameters(), healthy);
+  optimizer.update(context, student.parameters(), healthy, teacher.averaged());
   teacher.after_update(context, student, healthy, plan.last_of_epoch);
   loss.update_center(context, logit_sums, teacher_rows, healthy);
 
+  const auto column = [](const Tensor& tensor) { return tensor.reshaped(Shape{tensor.shape().count(), 1}); };
+  std::vector<Tensor> numbers{column(total_loss), column(healthy)};
+  if (plan.with_statistics && loss.config().kind == LossConfig::Kind::cross_entropy)
+    numbers.push_back(column(run(context, TargetStatistics{}, {all_targets})[TargetStatistics::statistics]));
+  return run(context, ConcatRows{}, numbers)[ConcatRows::y];
+}
+
+StepReport read_report(std::span<const double> numbers, int64_t micro_batches) {
   constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
-  StepReport report{scalar(total_loss) / parts, scalar(healthy) != 0, unknown, unknown, unknown};
-  if (plan.with_statistics && loss.config().kind == LossConfig::Kind::cross_entropy) {
-    const Tensor statistics = run(context, TargetStatistics{}, {all_targets})[TargetStatistics::statistics];
-    report.teacher_entropy = scalar(statistics, 0);
-    report.marginal_entropy = scalar(statistics, 1);
-    report.prototypes_used = scalar(statistics, 2);
+  StepReport report{numbers[0] / static_cast<double>(micro_batches), numbers[1] != 0, unknown, unknown, unknown};
+  if (numbers.size() == kStepNumbers) {
+    report.teacher_entropy = numbers[2];
+    report.marginal_entropy = numbers[3];
+    report.prototypes_used = numbers[4];
   }
   return report;
 }

@@ -22,7 +22,7 @@ struct TrainingState {
 struct Crops {
   Tensor globals;       ///< [2 · images, S, S, channels]
   Tensor locals;        ///< [L · images, s, s, channels]; undefined without local crops
-  CropBatch images;     ///< which images of the batch these are
+  BatchPart images;     ///< which images of the batch these are
 };
 
 /// What is known of one step besides its crops.
@@ -42,8 +42,15 @@ struct StepReport {
   double prototypes_used;          ///< share of prototypes that are somebody's largest
 };
 
-/// One iteration of algorithm 1 of Caron et al. (2021). With several micro-batches the result is that of the large batch:
-/// all use the same center and teacher, and there is one update of student, teacher and center.
-StepReport train_step(TrainingState state, std::span<const Crops> micro_batches, const StepPlan& plan);
+/// One iteration of algorithm 1 of Caron et al. (2021); the context must have the step's scalars. With several
+/// micro-batches the result is that of the large batch: all use the same center and teacher, and there is one update of
+/// student, teacher and center. Returns the numbers of the report as a tensor [2 or kStepNumbers, 1]: nothing here waits
+/// for a GPU, and what is started depends on the plan's flags and not on its scalars.
+Tensor train_step(TrainingState state, std::span<const Crops> micro_batches, const StepPlan& plan);
+
+inline constexpr int64_t kStepNumbers = 5;
+
+/// The report behind the values of what `train_step` returned.
+StepReport read_report(std::span<const double> numbers, int64_t micro_batches);
 
 }  // namespace dino

@@ -1,8 +1,5 @@
 #include "train/teacher.h"
 
-#include <cstring>
-#include <utility>
-
 namespace dino {
 namespace {
 
@@ -15,15 +12,14 @@ NetworkConfig teacher_config(NetworkConfig config) {
 
 }  // namespace
 
-Teacher::Teacher(const NetworkConfig& config, TeacherKind kind, Dtype dtype, uint64_t seed)
-    : network_(teacher_config(config), dtype, seed, /*gradients=*/false), kind_(kind) {}
+Teacher::Teacher(const NetworkConfig& config, TeacherKind kind, const Placement& placement, uint64_t seed)
+    : network_(teacher_config(config), placement, seed, /*gradients=*/false), kind_(kind) {}
 
 void Teacher::copy_from(const Network& student) {
   const ParameterStore &from = student.parameters(), &to = network_.parameters();
-  for (size_t i = 0; i < to.entries().size(); ++i) {
-    const View source = from.tensor(from.find(to.entries()[i].name)).view(), target = to.tensor(static_cast<int>(i)).view();
-    std::memcpy(target.data, source.data, static_cast<size_t>(target.count()) * bytes_of(target.dtype));
-  }
+  for (size_t i = 0; i < to.entries().size(); ++i)
+    copy_elements(from.tensor(from.find(to.entries()[i].name)).view(), to.tensor(static_cast<int>(i)).view());
+  to.values_changed();
 }
 
 Tensor Teacher::operator()(Context& context, const Tensor& global_crops) const {
@@ -31,21 +27,19 @@ Tensor Teacher::operator()(Context& context, const Tensor& global_crops) const {
 }
 
 void Teacher::before_update(Context& context, const Network& student, const Tensor& healthy) {
-  if (kind_ == TeacherKind::previous_step) follow(context, student, healthy, 0);
+  if (kind_ == TeacherKind::previous_step) follow(context, student, healthy, true);
 }
 
 void Teacher::after_update(Context& context, const Network& student, const Tensor& healthy, bool last_of_epoch) {
-  if (kind_ == TeacherKind::momentum) follow(context, student, healthy, context.stream().step.teacher_momentum);
-  if (kind_ == TeacherKind::copy || (kind_ == TeacherKind::previous_epoch && last_of_epoch)) follow(context, student, healthy, 0);
+  if (kind_ == TeacherKind::copy || (kind_ == TeacherKind::previous_epoch && last_of_epoch)) follow(context, student, healthy, true);
 }
 
-void Teacher::follow(Context& context, const Network& student, const Tensor& healthy, double momentum) {
+void Teacher::follow(Context& context, const Network& student, const Tensor& healthy, bool copy) {
   // Parameters that only the student has, its predictor's, come last.
   const Tensor mine = network_.parameters().values();
   const Tensor its = student.parameters().values().rows(0, mine.shape().count());
-  const double scheduled = std::exchange(context.stream().step.teacher_momentum, momentum);
-  run(context, Ema{}, {mine, its, healthy}, {mine});
-  context.stream().step.teacher_momentum = scheduled;
+  run(context, Ema{.copy = copy}, {mine, its, healthy}, {mine});
+  network_.parameters().values_changed();
 }
 
 }  // namespace dino

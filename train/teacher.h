@@ -18,7 +18,7 @@ enum class TeacherKind {
 /// A network without gradients that follows the student. Every kind is an EMA with its own momentum at its own moment.
 class Teacher {
  public:
-  Teacher(const NetworkConfig& config, TeacherKind kind, Dtype dtype, uint64_t seed);
+  Teacher(const NetworkConfig& config, TeacherKind kind, const Placement& placement, uint64_t seed);
 
   Network& network() { return network_; }
   const Network& network() const { return network_; }
@@ -29,13 +29,17 @@ class Teacher {
   /// Logits of the global crops. Nothing is recorded, so no gradient flows.
   Tensor operator()(Context& context, const Tensor& global_crops) const;
 
+  TeacherKind kind() const { return kind_; }
+  /// The parameters that the optimizer averages into in the pass that updates the student: a momentum teacher's, else null.
+  const ParameterStore* averaged() const { return kind_ == TeacherKind::momentum ? &network_.parameters() : nullptr; }
+
   /// Call before and after the optimizer's update; does nothing if `healthy` [1] is 0. `last_of_epoch` says whether this
-  /// step ends an epoch.
+  /// step ends an epoch. Nothing is left to do for a teacher that the optimizer averaged.
   void before_update(Context& context, const Network& student, const Tensor& healthy);
   void after_update(Context& context, const Network& student, const Tensor& healthy, bool last_of_epoch);
 
  private:
-  void follow(Context& context, const Network& student, const Tensor& healthy, double momentum);
+  void follow(Context& context, const Network& student, const Tensor& healthy, bool copy);
 
   Network network_;
   TeacherKind kind_;

@@ -27,7 +27,7 @@ Tensor crop_tensor(Context& context, const std::vector<float>& pixels, Dtype dty
   const Shape shape{crops * rows, size, size, channels};
   const int64_t per_image = size * size * channels;
   if (rows == batch && dtype == Dtype::f32) return Tensor(View(const_cast<float*>(pixels.data()), dtype, shape), nullptr);
-  const Tensor tensor = context.tensor({dtype, shape});
+  const Tensor tensor = context.host_tensor({dtype, shape});
   with_float(dtype, [&](auto zero) {
     using T = decltype(zero);
     T* out = tensor.view().as<T>();
@@ -52,11 +52,12 @@ Trainer::Trainer(const TrainConfig& config, const Dataset& dataset)
     : config_((check_config(config), config)),
       dataset_(dataset),
       plan_(config, static_cast<int64_t>(dataset.size())),
-      context_(static_cast<int>(config.threads)),
-      student_(network_config(config), precision(config), config.seed, /*gradients=*/true),
-      teacher_(network_config(config), teacher_kind(config), precision(config), config.seed),
-      loss_(context_, loss_config(config), config.out_dim, precision(config)),
-      optimizer_(context_, optimizer_config(config), student_.parameters()) {
+      context_(static_cast<int>(config.threads), placement(config).device),
+      student_(network_config(config), placement(config), config.seed, /*gradients=*/true),
+      teacher_(network_config(config), teacher_kind(config), placement(config), config.seed),
+      loss_(context_, loss_config(config), config.out_dim, placement(config).dtype),
+      optimizer_(context_, optimizer_config(config), student_.parameters()),
+      runner_(state()) {
   if (!config.init.empty()) initialize(student_, config.init);
   teacher_.copy_from(student_);
 }
@@ -69,7 +70,19 @@ void Trainer::start_loader() {
                                                             .shuffle_seed = static_cast<uint64_t>(config_.shuffle_seed),
                                                             .workers = static_cast<int>(config_.num_workers),
                                                             .first_step = step_,
-                                                            .steps = plan_.total_steps - step_});
+                                                            .steps = plan_.total_steps - step_,
+                                                            .decode_only = context_.device() == Device::cuda});
+}
+
+StepRunner::Rendering Trainer::rendering() const {
+  const AugmentConfig& augment = config_.augment;
+  return {.batch = config_.batch_size,
+          .micro_batch = config_.batch_size / config_.accumulate,
+          .local_crops = augment.local_crops_number,
+          .global_size = augment.global_crops_size,
+          .local_size = augment.local_crops_size,
+          .channels = config_.channels,
+          .scale = pixel_scale(augment_config(config_))};
 }
 
 std::vector<Crops> Trainer::micro_batches(const Batch& batch) {
@@ -89,20 +102,36 @@ std::vector<Crops> Trainer::micro_batches(const Batch& batch) {
   return parts;
 }
 
-StepReport Trainer::train_step() {
+std::optional<Trainer::Finished> Trainer::tell(std::optional<StepRunner::Finished> finished) {
+  if (!finished) return std::nullopt;
+  auto bad = bad_images_.extract(finished->step);
+  return Finished{finished->step, finished->report, std::move(bad.mapped())};
+}
+
+std::optional<Trainer::Finished> Trainer::advance() {
   check(step_ < plan_.total_steps, "train: the schedule ends at step ", plan_.total_steps);
   if (!loader_) start_loader();
   Batch batch = loader_->next();
-  const StepReport report = dino::train_step(state(), micro_batches(batch), plan_.at(config_, step_));
-  bad_images_ = std::move(batch.bad);
+  bad_images_[step_] = std::move(batch.bad);
+  const StepPlan now = plan_.at(config_, step_);
+  auto finished = context_.device() == Device::cuda ? runner_.start(batch.images, rendering(), now)
+                                                    : runner_.start(micro_batches(batch), now);
   loader_->recycle(std::move(batch));
   ++step_;
-  return report;
+  return tell(std::move(finished));
+}
+
+std::optional<Trainer::Finished> Trainer::finish() { return tell(runner_.finish()); }
+
+StepReport Trainer::train_step() {
+  const std::optional<Finished> now = advance(), later = finish();
+  return (later ? later : now)->report;
 }
 
 void Trainer::save(const std::string& path) { save_checkpoint(path, state(), step_, recorded_config(config_)); }
 
 void Trainer::load(const std::string& path) {
+  finish();
   step_ = load_checkpoint(path, state());
   check<FormatError>(step_ <= plan_.total_steps, path, ": is at step ", step_, ", beyond the ", plan_.total_steps,
                      " steps of this run; use more --epochs");

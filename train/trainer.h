@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -7,7 +8,7 @@
 #include "augment/dataset.h"
 #include "augment/loader.h"
 #include "train/config.h"
-#include "train/step.h"
+#include "train/step_runner.h"
 
 namespace dino {
 
@@ -31,12 +32,25 @@ class Trainer {
   int64_t step() const { return step_; }
   bool finished() const { return step_ >= plan_.last_step; }
 
-  /// Loads the next batch and trains on it. A step that was not healthy changed nothing and counts as done.
-  /// Throws DataError if no readable image can be found.
+  /// A step that is done.
+  struct Finished {
+    int64_t step;
+    StepReport report;
+    std::vector<std::string> bad_images;  ///< that could not be read and were replaced: one line each
+  };
+
+  /// Loads the next batch and starts to train on it. Tells about the last step that is done: this one on the CPU, the one
+  /// before on a GPU, which works on while the host prepares the next. A step that was not healthy changed nothing and
+  /// counts as done. Throws DataError if no readable image can be found.
+  std::optional<Finished> advance();
+  /// Waits for the step that was started last, and tells about it unless `advance` did.
+  std::optional<Finished> finish();
+  /// Both.
   StepReport train_step();
 
-  /// Images of the last step that could not be read and were replaced: one line each.
-  const std::vector<std::string>& bad_images() const { return bad_images_; }
+  /// Most memory that steps used at one time, in bytes.
+  size_t peak_bytes() const { return runner_.peak_bytes(); }
+  const StepRunner& runner() const { return runner_; }
   double seconds_waited() const { return loader_ ? loader_->seconds_waited() : 0; }
 
   /// Writes or restores the state; see train/checkpoint.h. Restoring also moves the loader.
@@ -45,7 +59,9 @@ class Trainer {
 
  private:
   TrainingState state() { return {context_, student_, teacher_, loss_, optimizer_}; }
+  std::optional<Finished> tell(std::optional<StepRunner::Finished> finished);
   void start_loader();
+  StepRunner::Rendering rendering() const;
   std::vector<Crops> micro_batches(const Batch& batch);
 
   TrainConfig config_;
@@ -56,9 +72,10 @@ class Trainer {
   Teacher teacher_;
   DinoLoss loss_;
   Optimizer optimizer_;
+  StepRunner runner_;
   std::unique_ptr<Loader> loader_;
   int64_t step_ = 0;
-  std::vector<std::string> bad_images_;
+  std::map<int64_t, std::vector<std::string>> bad_images_;  // of steps that nobody was told about yet
 };
 
 }  // namespace dino

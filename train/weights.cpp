@@ -51,11 +51,9 @@ std::vector<int64_t> extents(const Shape& shape) {
 
 void copy_values(const NamedTensor& source, const Tensor& target) {
   if (target.dtype() == Dtype::f64) {
-    const std::vector<double> values = to_doubles(source);
-    std::copy(values.begin(), values.end(), target.view().as<double>());
+    copy_from_host(to_doubles(source).data(), target.view());
   } else {
-    const std::vector<float> values = to_floats(source);
-    std::copy(values.begin(), values.end(), target.view().as<float>());
+    copy_from_host(to_floats(source).data(), target.view());
   }
 }
 
@@ -272,6 +270,7 @@ MatchReport apply_weights(ParameterStore& store, const WeightsFile& file, bool w
     }
     check_shape(*found->second, entry);
     copy_values(*found->second, store.tensor(static_cast<int>(i)));
+    store.values_changed();
     used.insert(found->first);
     ++report.matched;
     backbone_matches += entry.name.starts_with(kBackbone) ? 1 : 0;
@@ -301,13 +300,13 @@ LoadedBackbone load_backbone(const LoadOptions& options) {
   if (options.path.empty()) {
     const BackboneRecipe recipe = random_recipe(options.overrides);
     Backbone backbone = make_backbone(*parameters, std::string(kBackbone), recipe.backbone);
-    parameters->allocate(options.dtype, options.seed, false);
+    parameters->allocate(options.placement, options.seed, false);
     return {std::move(parameters), std::move(backbone), recipe, {}, true};
   }
   const WeightsFile file = load_weights(options.path, options.checkpoint_key);
   const BackboneRecipe recipe = infer_backbone(file, options.overrides);
   Backbone backbone = make_backbone(*parameters, std::string(kBackbone), recipe.backbone);
-  parameters->allocate(options.dtype, options.seed, false);
+  parameters->allocate(options.placement, options.seed, false);
   const MatchReport match = apply_weights(*parameters, file, false, options.allow_partial);
   return {std::move(parameters), std::move(backbone), recipe, match, false};
 }

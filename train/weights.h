@@ -67,7 +67,7 @@ struct LoadOptions {
   BackboneOverrides overrides{};
   bool allow_partial = false;
   uint64_t seed = 0;  ///< of random weights
-  Dtype dtype = Dtype::f32;
+  Placement placement{};
 };
 
 /// Reads a file of weights, or makes random ones. Throws what `load_weights`, `infer_backbone` and

@@ -97,6 +97,31 @@ TEST_CASE("recycled memory gives the same batches") {
   }
 }
 
+TEST_CASE("batches that are only decoded do not depend on the number of workers, and replace unreadable images") {
+  const MadeImages dataset(18, {3, 4, 11});
+  LoaderConfig config = small_config();
+  const std::vector<Batch> rendered = batches_of(dataset, config);
+  config.decode_only = true;
+  const auto bytes = [](const Batch& batch) {
+    std::vector<std::byte> packed(batch.images.bytes());
+    batch.images.write(packed.data());
+    return packed;
+  };
+  const std::vector<Batch> expected = batches_of(dataset, config);
+  config.workers = 3;
+  Loader loader(dataset, config);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    Batch got = loader.next();
+    CHECK(got.images.images() == 4);
+    CHECK(got.images.crops() == 5);
+    CHECK(bytes(got) == bytes(expected[i]));
+    CHECK(got.samples == rendered[i].samples);
+    CHECK(got.bad == rendered[i].bad);
+    CHECK(got.globals.empty());
+    loader.recycle(std::move(got));
+  }
+}
+
 TEST_CASE("an epoch visits each image at most once, in another order than the next epoch") {
   const MadeImages dataset(18);
   LoaderConfig config = small_config();

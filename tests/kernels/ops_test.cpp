@@ -1,7 +1,7 @@
 #include <catch2/catch.hpp>
 
 #include "engine/ops.h"
-#include "tests/op_harness.h"
+#include "tests/op_compare.h"
 
 using namespace dino;
 using namespace dino::test;
@@ -11,44 +11,11 @@ namespace {
 
 constexpr std::array<Dtype, 2> kFloats = {Dtype::f64, Dtype::f32};
 
-double epsilon(Dtype dtype) {
-  return dtype == Dtype::f32 ? static_cast<double>(std::numeric_limits<float>::epsilon())
-                             : std::numeric_limits<double>::epsilon();
-}
-
-/// Calls body(case, inputs, place) for every small case of O.
-template <class O, class Body>
-void for_cases(Dtype dtype, const Body& body) {
-  size_t index = 0;
-  for (const Case<O>& c : O::cases(Tiny{})) {
-    const std::string where = place<O>(index++, dtype);
-    INFO(where);
-    body(c, make_inputs(c, dtype), where);
-  }
-}
-
 template <class Body>
 void for_differentiable_ops(const Body& body) {
   for_each_op<AllOps>([&]<class O>() {
     if constexpr (DifferentiableOp<O>) body.template operator()<O>();
   });
-}
-
-double largest(const Buffer& x) {
-  double result = 0;
-  for (int64_t i = 0; i < x.count(); ++i) result = std::max(result, std::abs(x.at(i)));
-  return result;
-}
-
-/// max |a − b|; infinite if one is NaN where the other is not.
-double distance(const Buffer& a, const Buffer& b) {
-  double result = 0;
-  for (int64_t i = 0; i < a.count(); ++i) {
-    const double difference = std::abs(a.at(i) - b.at(i));
-    if (std::isnan(difference)) return std::numeric_limits<double>::infinity();
-    result = std::max(result, difference);
-  }
-  return result;
 }
 
 bool check_equal_bits(const Buffers& a, const Buffers& b, std::string_view what, const auto& names) {
@@ -158,16 +125,6 @@ Results run(const O& op, CpuStream& stream, const Buffers& in, const Buffers* do
   return results;
 }
 
-/// Copies with every element off by up to one rounding of f32.
-Buffers rounded_otherwise(const Buffers& buffers, uint32_t draw) {
-  Buffers result = copies(buffers);
-  Draws draws(300, draw);
-  for (Buffer& buffer : result)
-    for (int64_t i = 0; buffer.is_float() && i < buffer.count(); ++i)
-      buffer.set(i, buffer.at(i) * (1 + (2 * draws.uniform() - 1) * epsilon(Dtype::f32)));
-  return result;
-}
-
 /// A good f32 kernel errs about as much as an exact one whose inputs were rounded differently, which measures
 /// how well the problem is conditioned, plus a rounding of the result. It may err kRoundings times as much,
 /// because it rounds in every step and not only at both ends.
@@ -199,8 +156,8 @@ TEST_CASE("f32 agrees with f64 forward and backward") {
       const Results f64 = run(c.op, *stream, in), f32 = run(c.op, *stream, make_inputs(c, Dtype::f32));
       std::array<Results, 3> others;
       for (uint32_t draw = 0; draw < others.size(); ++draw) {
-        const Buffers dout = rounded_otherwise(make_output_gradients<O>(f64.out), draw + 100);
-        others[draw] = run(c.op, *stream, rounded_otherwise(in, draw), &dout);
+        const Buffers dout = rounded_otherwise(make_output_gradients<O>(f64.out), draw + 100, Dtype::f32);
+        others[draw] = run(c.op, *stream, rounded_otherwise(in, draw, Dtype::f32), &dout);
       }
       check_close(f32.out, f64.out, {&others[0].out, &others[1].out, &others[2].out}, O::kOutputs);
       if constexpr (DifferentiableOp<O>)
@@ -271,22 +228,6 @@ TEST_CASE("gradient modes write, add and skip do what they say") {
 }
 
 // 4. What backward keeps
-
-/// Copies in which everything that is not kept is NaN.
-Buffers overwritten(const Buffers& values, uint32_t kept) {
-  Buffers result = copies(values);
-  for (size_t i = 0; i < result.size(); ++i)
-    if (result[i].defined() && !(kept >> i & 1)) result[i].fill_with_nan();
-  return result;
-}
-
-/// Views in which what is not kept has a shape but no data.
-std::vector<View> absent(const Buffers& values, uint32_t kept) {
-  std::vector<View> result;
-  for (size_t i = 0; i < values.size(); ++i)
-    result.push_back(kept >> i & 1 ? values[i].view() : values[i].without_data());
-  return result;
-}
 
 TEST_CASE("what an op keeps is enough for its backward") {
   auto stream = make_stream(2);

@@ -8,7 +8,7 @@ namespace {
 struct Fixture {
   nlohmann::json expected = golden::reference();
   Context context{2};
-  Network network{golden::tiny_config(), Dtype::f64, 0, false};
+  Network network{golden::tiny_config(), {.dtype = Dtype::f64}, 0, false};
   const VisionTransformer& vit = std::get<VisionTransformer>(network.backbone());
 
   Fixture() { golden::fill(network.parameters()); }
@@ -92,12 +92,12 @@ TEST_CASE_METHOD(Fixture, "loss, its gradient and the new center equal the refer
   const auto& want = expected["loss"];
   const auto filled = [&](Shape shape, uint64_t k, double factor) {
     const Tensor t = context.tensor({Dtype::f64, shape});
-    golden::for_elements(t.view(), [&](auto& x, int64_t i) { x = static_cast<std::remove_reference_t<decltype(x)>>(factor * golden::value(k, static_cast<uint64_t>(i))); });
+    golden::set_elements(t, [&](int64_t i) { return factor * golden::value(k, static_cast<uint64_t>(i)); });
     return t;
   };
   Tensor student = filled(Shape{8, 5}, 1060, 0.8);
   const Tensor teacher = filled(Shape{4, 5}, 1061, 0.8), center = filled(Shape{1, 5}, 50, 0.3);
-  context.stream().step.teacher_temp = 0.055;
+  context.set_step({.teacher_temp = 0.055});
   student.set_grad(std::make_shared<GradSlot>(&context.arena(), student.spec()));
   Tape tape(context);
   const Tensor targets = run(context, TeacherSoftmax{}, {teacher, center})[TeacherSoftmax::p];

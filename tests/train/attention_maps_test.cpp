@@ -95,7 +95,7 @@ TEST_CASE("attention maps are the CLS row of the last block and are saved as pic
   config.heads = 3;
   config.depth = 2;
   const Backbone backbone = make_backbone(store, "", config);
-  store.allocate(Dtype::f32, 1, false);
+  store.allocate({.dtype = Dtype::f32}, 1, false);
   const auto& vit = std::get<VisionTransformer>(backbone);
   const PreparedImage image = prepare_for_attention(context, pattern(50, 70, 3), 37, 48, 8, {}, {});
   CHECK(image.input.shape() == Shape{1, 32, 48, 3});

@@ -9,9 +9,7 @@ using testing::Folder;
 namespace {
 
 std::vector<double> all_values(const ParameterStore& parameters) {
-  std::vector<double> values;
-  golden::for_elements(parameters.values().view(), [&](auto& x, int64_t) { values.push_back(static_cast<double>(x)); });
-  return values;
+  return values_of(parameters.values());
 }
 
 /// Largest difference; NaN if there is one.

@@ -26,7 +26,7 @@ BackboneConfig tiny() {
 WeightsFile file_of(const BackboneConfig& config, uint64_t seed = 1) {
   ParameterStore store;
   make_backbone(store, "backbone.", config);
-  store.allocate(Dtype::f32, seed, false);
+  store.allocate({.dtype = Dtype::f32}, seed, false);
   WeightsFile file;
   file.style = "reference";
   for (size_t i = 0; i < store.entries().size(); ++i) {
@@ -42,7 +42,7 @@ WeightsFile file_of(const BackboneConfig& config, uint64_t seed = 1) {
 
 void make(ParameterStore& store, const BackboneConfig& config, Dtype dtype = Dtype::f32) {
   make_backbone(store, "backbone.", config);
-  store.allocate(dtype, 99, false);
+  store.allocate({.dtype = dtype}, 99, false);
 }
 
 void erase(WeightsFile& file, const std::string& name) {
@@ -91,7 +91,7 @@ TEST_CASE("a head in the file is not unexpected, and is read when it is wanted")
   ParameterStore store;
   make_backbone(store, "backbone.", tiny());
   store.add("head.mlp.0.bias", Shape{2}, Init::zeros());
-  store.allocate(Dtype::f32, 0, false);
+  store.allocate({.dtype = Dtype::f32}, 0, false);
   const MatchReport without = apply_weights(store, file, false, false);
   CHECK(without.unexpected.empty());
   CHECK(store.tensor(store.find("head.mlp.0.bias")).view().as<float>()[1] == 0);
@@ -210,7 +210,7 @@ TEST_CASE("a backbone loaded from a file computes what the saved one computed") 
   CHECK(loaded.match.matched == loaded.match.wanted);
   ParameterStore store;
   const Backbone original = make_backbone(store, "backbone.", tiny());
-  store.allocate(Dtype::f32, 1, false);
+  store.allocate({.dtype = Dtype::f32}, 1, false);
   Context context(1);
   const Tensor image = context.tensor({Dtype::f32, Shape{1, 32, 32, 3}});
   for (int64_t i = 0; i < image.shape().count(); ++i)

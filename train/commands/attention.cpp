@@ -25,7 +25,7 @@ void draw(const Options& options) {
     check<UsageError>(side > 0 && side <= 8192, "--image-size must be in [1, 8192]; got ", side);
   check<UsageError>(options.threshold >= 0 && options.threshold < 1, "--threshold must be in [0, 1); got ",
                     options.threshold);
-  Context context(options.network.threads);
+  Context context = options.network.make_context();
   LoadedBackbone network = options.network.load_network();
   const auto* vit = std::get_if<VisionTransformer>(&network.backbone);
   check<UsageError>(vit != nullptr, "attention: ", network.recipe.backbone.arch,
@@ -69,6 +69,7 @@ void add_attention_command(CLI::App& parent) {
                   "Also mark the patches that hold this share of the attention; 0: do not")
       ->capture_default_str();
   command.add_option("--threads", options->network.threads, "0: one per processor")->capture_default_str();
+  add_device_options(command, options->network);
   command.add_flag("--json", options->network.json, "One JSON object on stdout");
   command.callback([options] { draw(*options); });
 }

@@ -36,7 +36,7 @@ std::pair<FeatureSet, FeatureSet> both_features(Context& context, const Options&
 
 void eval_knn(Options options) {
   options.data.resolve();
-  Context context(options.network.threads);
+  Context context = options.network.make_context();
   FeatureConfig config;
   const auto [train, val] = both_features(context, options, config);
   const KnnResult result = knn(context, train, val, options.knn);

@@ -75,7 +75,7 @@ void eval_linear(Options options) {
   if (options.reference()) options.linear.lr = {0.001};
   if (!options.lr.empty()) options.linear.lr = options.lr;
 
-  Context context(options.network.threads);
+  Context context = options.network.make_context();
   LoadedBackbone network = options.network.load_network();
   FeatureConfig config = options.network.feature_config(network.recipe);
   choose_tokens(options, network.backbone, config);

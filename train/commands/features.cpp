@@ -40,7 +40,7 @@ void extract(const Options& options) {
   const std::filesystem::path folder = std::filesystem::path(options.out).parent_path();
   check<UsageError>(folder.empty() || std::filesystem::is_directory(folder), "--out ", options.out,
                     ": its folder does not exist");
-  Context context(options.network.threads);
+  Context context = options.network.make_context();
   LoadedBackbone network = options.network.load_network();
   FeatureConfig config = options.network.feature_config(network.recipe);
   config.pool = pool_of(options.pool);

@@ -5,6 +5,7 @@
 
 #include <dnnl.h>
 
+#include "kernels/cuda_memory.h"
 #include "kernels/device.h"
 #include "kernels/error.h"
 #include "kernels/thread_pool.h"
@@ -13,13 +14,22 @@
 namespace dino {
 namespace {
 
+std::vector<std::string> devices() {
+  std::vector<std::string> all{"cpu"};
+  for (const cuda::DeviceInfo& device : cuda::devices())
+    all.push_back(str("cuda: ", device.name, ", compute capability ", device.major, ".", device.minor, ", ", device.bytes >> 30,
+                      " GiB, ", device.multiprocessors, " multiprocessors", cuda::emulated() ? " (emulated)" : ""));
+  if (const std::string problem = cuda::problem(); kWithCuda && !problem.empty()) all.push_back("cuda: " + problem);
+  return all;
+}
+
 nlohmann::json information() {
   const dnnl_version_t* dnnl = dnnl_version();
   return {{"version", DINO_VERSION},
           {"compiler", __VERSION__},
           {"build_type", DINO_BUILD_TYPE},
-          {"cuda", kWithCuda},
-          {"devices", {"cpu"}},
+          {"cuda", kWithCuda ? cuda::runtime() + (cuda::emulated() ? ", emulated: correct, but not fast" : "") : "not in this build"},
+          {"devices", devices()},
           {"threads", ThreadPool().threads()},
           {"simd", hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets())},
           {"onednn", str(dnnl->major, ".", dnnl->minor, ".", dnnl->patch)}};

@@ -32,7 +32,9 @@ std::string describe(const BackboneRecipe& recipe, const Backbone& backbone) {
 
 LoadedBackbone NetworkOptions::load_network() const {
   check<UsageError>(!pixels(), "--arch pixels is not a network; only eval knn takes it");
-  LoadedBackbone network = load_backbone(complete(*this));
+  LoadOptions options = complete(*this);
+  options.placement = placement_named(device, precision);
+  LoadedBackbone network = load_backbone(options);
   std::cerr << "network: " << describe(network.recipe, network.backbone) << '\n';
   if (network.random)
     std::cerr << "weights: none given, the network is random (seed " << load.seed << ")\n";
@@ -99,12 +101,18 @@ void add_network_options(CLI::App& command, NetworkOptions& options) {
       ->group(network);
 }
 
+void add_device_options(CLI::App& command, NetworkOptions& options) {
+  command.add_option("--device", options.device, "auto, cpu or cuda")->capture_default_str();
+  command.add_option("--precision", options.precision, "f32, or bf16 on a GPU")->capture_default_str();
+}
+
 void add_image_options(CLI::App& command, NetworkOptions& options) {
   command.add_option("--image-size", options.load.overrides.image_size,
                      "Pixels of a side that the network sees: short side to 8/7 of it, then centre crop");
   command.add_option("--batch-size,--batch-size-per-gpu", options.batch_size, "Images per forward pass")
       ->capture_default_str();
   command.add_option("--threads", options.threads, "0: one per processor")->capture_default_str();
+  add_device_options(command, options);
 }
 
 void add_ignored_options(CLI::App& command, const std::vector<std::string>& names) {

@@ -18,7 +18,11 @@ struct NetworkOptions {
   std::vector<float> mean, deviation;
   int64_t batch_size = 64;
   int threads = 0;
+  std::string device = "auto", precision = "f32";
   bool json = false;
+
+  /// Where the network computes. Throws UsageError if that cannot be.
+  Context make_context() const { return Context(threads, device_named(device)); }
 
   /// The network, with what was loaded said on stderr.
   LoadedBackbone load_network() const;
@@ -33,7 +37,10 @@ struct NetworkOptions {
 /// Adds --weights, --checkpoint-key, --arch, --patch-size and the like.
 void add_network_options(CLI::App& command, NetworkOptions& options);
 
-/// Adds --image-size, --batch-size, --threads.
+/// Adds --device and --precision.
+void add_device_options(CLI::App& command, NetworkOptions& options);
+
+/// Adds --image-size, --batch-size, --threads, --device and --precision.
 void add_image_options(CLI::App& command, NetworkOptions& options);
 
 /// Accepts options of the reference implementation that have no meaning here, with a note on stderr.

@@ -34,7 +34,7 @@ PreparedImage prepare_for_attention(Context& context, const Image& image, int he
   const Image resized = resize_to(image, height, width, Filter::bilinear);
   const ImageView part = resized.view().crop(0, 0, rows, cols);
   PreparedImage prepared{Image(rows, cols, image.channels),
-                         context.tensor({Dtype::f32, Shape{1, rows, cols, image.channels}})};
+                         context.host_tensor({Dtype::f32, Shape{1, rows, cols, image.channels}})};
   for (int y = 0; y < rows; ++y) std::copy_n(part.row(y), part.row_bytes(), prepared.bytes.view().row(y));
   const Normalization n = normalization_of(image.channels, mean, deviation);
   normalize(prepared.bytes.view(), n.mean, n.deviation, prepared.input.view().as<float>());
@@ -44,7 +44,7 @@ PreparedImage prepare_for_attention(Context& context, const Image& image, int he
 AttentionMaps attention_maps(Context& context, const VisionTransformer& vit, const Tensor& image) {
   const Sequences sequences = vit.sequences(std::span<const Tensor>(&image, 1));
   check<UsageError>(sequences.count() == 1, "attention: one image at a time; got ", sequences.count());
-  const Tensor p = vit.last_attention(context, image);  // [1, heads, tokens, tokens]
+  const Tensor p = context.on_host(vit.last_attention(context, context.on_device(image)));  // [1, heads, tokens, tokens]
   const int64_t tokens = p.shape()[3];
   AttentionMaps maps{p.shape()[1], sequences.group[0].rows, sequences.group[0].cols, {}};
   for (int64_t head = 0; head < maps.heads; ++head) {

@@ -13,11 +13,20 @@ Tensor borrowed(const float* values, Shape shape) {
   return Tensor(View(const_cast<float*>(values), Dtype::f32, shape), nullptr);
 }
 
+/// A tensor where the host can read it, in f32.
+Tensor host_floats(Context& context, const Tensor& tensor) {
+  if (tensor.dtype() == Dtype::f32) return context.on_host(tensor);
+  const std::vector<double> values = values_of(tensor);
+  const Tensor result = context.host_tensor({Dtype::f32, tensor.shape()});
+  std::transform(values.begin(), values.end(), result.view().as<float>(), [](double x) { return static_cast<float>(x); });
+  return result;
+}
+
 /// Columns of several tensors [rows, dim] side by side or, if `interleaved`, element by element.
 Tensor joined_columns(Context& context, std::span<const Tensor> parts, bool interleaved) {
   const auto count = static_cast<int64_t>(parts.size());
   const int64_t rows = parts[0].shape().rows(), dim = parts[0].shape().cols();
-  const Tensor result = context.tensor({Dtype::f32, Shape{rows, count * dim}});
+  const Tensor result = context.host_tensor({Dtype::f32, Shape{rows, count * dim}});
   for (int64_t row = 0; row < rows; ++row) {
     float* out = result.view().row<float>(row);
     for (int64_t part = 0; part < count; ++part) {
@@ -39,8 +48,8 @@ Tensor vit_features(Context& context, const VisionTransformer& vit, const Tensor
   if (config.pool == Pool::mean) return mean();
   std::vector<Tensor> parts;
   for (const Tensor& tokens : blocks)
-    parts.push_back(run(context, SelectCls{sequences}, {tokens})[SelectCls::y]);
-  if (config.avgpool || config.pool == Pool::cls_mean) parts.push_back(mean());
+    parts.push_back(host_floats(context, run(context, SelectCls{sequences}, {tokens})[SelectCls::y]));
+  if (config.avgpool || config.pool == Pool::cls_mean) parts.push_back(host_floats(context, mean()));
   return joined_columns(context, parts, config.avgpool);
 }
 
@@ -55,10 +64,10 @@ void for_batches(Context& context, const Dataset& dataset, const FeatureConfig& 
     std::vector<size_t> indices(static_cast<size_t>(std::min(config.batch_size, total - begin)));
     std::iota(indices.begin(), indices.end(), static_cast<size_t>(begin));
     const auto count = static_cast<int64_t>(indices.size());
-    const Tensor images = context.tensor({Dtype::f32, Shape{count, size, size, config.images.channels}});
+    const Tensor images = context.host_tensor({Dtype::f32, Shape{count, size, size, config.images.channels}});
     float* pixels = images.view().as<float>();
     std::vector<LoadFailure> failures;
-    load_evaluation_images(dataset, indices, config.images, context.stream().pool(), pixels, failures);
+    load_evaluation_images(dataset, indices, config.images, context.pool(), pixels, failures);
     for (auto failure = failures.rbegin(); failure != failures.rend(); ++failure) {
       indices.erase(indices.begin() + static_cast<int64_t>(failure->row));
       const auto row = static_cast<int64_t>(failure->row);
@@ -145,8 +154,9 @@ Tensor batch_features(Context& context, const Backbone& backbone, const Tensor& 
                       const FeatureConfig& config) {
   feature_length(backbone, config);
   if (const auto* vit = std::get_if<VisionTransformer>(&backbone))
-    return vit_features(context, *vit, images, config);
-  return features(context, backbone, std::span<const Tensor>(&images, 1), {});
+    return host_floats(context, vit_features(context, *vit, context.on_device(images), config));
+  const Tensor placed = context.on_device(images);
+  return host_floats(context, features(context, backbone, std::span<const Tensor>(&placed, 1), {}));
 }
 
 FeatureSet extract_features(Context& context, const Backbone& backbone, const Dataset& dataset,
@@ -182,22 +192,26 @@ int64_t calibrate_batch_norm(Context& context, const Backbone& backbone, Paramet
   for (size_t b = 0; b < batches; ++b) {
     const size_t rows = (count - b + batches - 1) / batches;
     const Tensor pixels =
-        context.tensor({Dtype::f32, Shape{static_cast<int64_t>(rows), size, size, config.images.channels}});
+        context.host_tensor({Dtype::f32, Shape{static_cast<int64_t>(rows), size, size, config.images.channels}});
     std::vector<LoadFailure> failures;
     load_evaluation_images(dataset, std::span(order).subspan(begin, rows), config.images,
-                           context.stream().pool(), pixels.view().as<float>(), failures);
+                           context.pool(), pixels.view().as<float>(), failures);
     begin += rows;
     // From zero, one update of the running statistics leaves momentum times those of the batch.
-    for (const Tensor& buffer : buffers) std::fill_n(buffer.view().as<float>(), buffer.shape().count(), 0.0f);
-    features(context, backbone, std::span<const Tensor>(&pixels, 1), {.training = true});
-    for (size_t i = 0; i < buffers.size(); ++i)
-      for (size_t c = 0; c < sums[i].size(); ++c)
-        sums[i][c] += static_cast<double>(buffers[i].view().as<float>()[c]);
+    for (const Tensor& buffer : buffers) clear(buffer.view());
+    const Tensor placed = context.on_device(pixels);
+    features(context, backbone, std::span<const Tensor>(&placed, 1), {.training = true});
+    for (size_t i = 0; i < buffers.size(); ++i) {
+      const std::vector<double> values = values_of(buffers[i]);
+      for (size_t c = 0; c < sums[i].size(); ++c) sums[i][c] += values[c];
+    }
   }
   const double scale = 1 / (RunningStats{}.momentum * static_cast<double>(batches));
-  for (size_t i = 0; i < buffers.size(); ++i)
-    for (size_t c = 0; c < sums[i].size(); ++c)
-      buffers[i].view().as<float>()[c] = static_cast<float>(sums[i][c] * scale);
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    std::vector<float> means;
+    for (const double sum : sums[i]) means.push_back(static_cast<float>(sum * scale));
+    copy_from_host(means.data(), buffers[i].view());
+  }
   return static_cast<int64_t>(count);
 }
 

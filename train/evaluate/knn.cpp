@@ -41,7 +41,7 @@ Found vote(Context& context, const Neighbours& neighbours, int64_t k, double tem
   const int64_t images = neighbours.cosines.shape().rows();
   Found found{std::vector<int>(val_labels.size()), std::vector<int64_t>(val_labels.size())};
   constexpr int64_t kImagesPerPiece = 32;
-  context.stream().pool().for_ranges(images, kImagesPerPiece, [&](int64_t begin, int64_t end) {
+  context.pool().for_ranges(images, kImagesPerPiece, [&](int64_t begin, int64_t end) {
     std::vector<double> votes(static_cast<size_t>(classes));
     for (int64_t image = begin; image < end; ++image) {
       const float* cosines = neighbours.cosines.view().row<float>(image);
@@ -126,11 +126,12 @@ KnnResult knn(Context& context, const FeatureSet& train, const FeatureSet& val, 
                                            [&](int label) { return !known.contains(label); }))
     result.notes.push_back(str(strangers, " validation images are of classes without training images"));
 
-  const Tensor bank = run(context, L2Normalize{}, {train.tensor()})[L2Normalize::y];
-  const Tensor queries = run(context, L2Normalize{}, {val.tensor()})[L2Normalize::y];
+  const Tensor bank = run(context, L2Normalize{}, {context.on_device(train.tensor())})[L2Normalize::y];
+  const Tensor queries = run(context, L2Normalize{}, {context.on_device(val.tensor())})[L2Normalize::y];
   const int64_t most = std::min(wanted.back(), train.images);
   const auto nearest_images = run(context, TopK{.k = most}, {queries, bank});
-  const Neighbours neighbours{nearest_images[TopK::scores], nearest_images[TopK::indices]};
+  const Neighbours neighbours{context.on_host(nearest_images[TopK::scores]),
+                              context.on_host(nearest_images[TopK::indices])};
   for (const int64_t k : wanted) {
     const int64_t used = std::min(k, train.images);
     if (used < k)

@@ -96,7 +96,7 @@ LinearResult train_classifiers(Context& context, int64_t dim, size_t train_image
 
 /// The rows of `set` at `positions`, as a tensor [positions, dim].
 Tensor gather(Context& context, const FeatureSet& set, std::span<const size_t> positions) {
-  const Tensor rows = context.tensor({Dtype::f32, Shape{static_cast<int64_t>(positions.size()), set.dim}});
+  const Tensor rows = context.host_tensor({Dtype::f32, Shape{static_cast<int64_t>(positions.size()), set.dim}});
   for (size_t i = 0; i < positions.size(); ++i)
     std::copy_n(set.row(static_cast<int64_t>(positions[i])), set.dim,
                 rows.view().row<float>(static_cast<int64_t>(i)));
@@ -122,7 +122,7 @@ LinearClassifiers::LinearClassifiers(int64_t dim, int64_t classes, int64_t count
                     classes);
   weight_ = parameters_.add("linear.weight", Shape{count * classes, dim}, Init::truncated_normal(0.01));
   bias_ = parameters_.add("linear.bias", Shape{count * classes}, Init::zeros());
-  parameters_.allocate(Dtype::f32, seed, true);
+  parameters_.allocate({.dtype = Dtype::f32}, seed, true);
   float* weights = weight_.tensor().view().as<float>();
   for (int64_t i = 1; i < count; ++i) std::copy_n(weights, classes * dim, weights + i * classes * dim);
   velocity_.assign(static_cast<size_t>(parameters_.values().shape().count()), 0.0f);
@@ -135,7 +135,7 @@ Tensor LinearClassifiers::logits(Context& context, const Tensor& features) const
 std::vector<double> LinearClassifiers::step(Context& context, const Tensor& features,
                                             const std::vector<int>& labels, const std::vector<double>& lr,
                                             double momentum) {
-  const Tensor targets = context.tensor({Dtype::i64, Shape{static_cast<int64_t>(labels.size())}});
+  const Tensor targets = context.host_tensor({Dtype::i64, Shape{static_cast<int64_t>(labels.size())}});
   std::copy(labels.begin(), labels.end(), targets.view().as<int64_t>());
   parameters_.reset_gradients();
   Tape tape(context);
@@ -147,7 +147,7 @@ std::vector<double> LinearClassifiers::step(Context& context, const Tensor& feat
     const int64_t begin = parameters_.entries()[static_cast<size_t>(parameter.index)].begin;
     const int64_t part = parameter.tensor().shape().count() / count_;
     constexpr int64_t kElementsPerPiece = 16384;
-    context.stream().pool().for_ranges(part * count_, kElementsPerPiece, [&](int64_t first, int64_t last) {
+    context.pool().for_ranges(part * count_, kElementsPerPiece, [&](int64_t first, int64_t last) {
       float* values = parameters_.values().view().as<float>() + begin;
       const float* gradients = parameters_.gradients().view().as<float>() + begin;
       float* velocity = velocity_.data() + begin;
@@ -167,7 +167,7 @@ std::vector<Score> LinearClassifiers::evaluate(Context& context, const FeatureSe
   std::vector<Score> scores(static_cast<size_t>(count_));
   for (int64_t begin = 0; begin < set.images; begin += kRows) {
     const int64_t end = std::min(begin + kRows, set.images);
-    const Tensor targets = context.tensor({Dtype::i64, Shape{end - begin}});
+    const Tensor targets = context.host_tensor({Dtype::i64, Shape{end - begin}});
     std::copy(labels.begin() + begin, labels.begin() + end, targets.view().as<int64_t>());
     const Tensor x = logits(context, set.tensor().rows(begin, end));
     const auto loss = run(context, LabelCrossEntropy{.heads = count_}, {x, targets});
@@ -242,9 +242,9 @@ LinearResult linear_probe_augmented(Context& context, const Backbone& backbone, 
       context, val.dim, train.size(), number_of_classes(train_labels, val_labels), val, val_labels, config,
       log, [&](int64_t epoch, std::span<const size_t> positions, std::vector<int>& labels) {
         const Tensor images =
-            context.tensor({Dtype::f32, Shape{static_cast<int64_t>(positions.size()), size, size, channels}});
+            context.host_tensor({Dtype::f32, Shape{static_cast<int64_t>(positions.size()), size, size, channels}});
         std::vector<LoadFailure> failures;
-        load_probe_images(train, positions, features.images, config.seed, epoch, context.stream().pool(),
+        load_probe_images(train, positions, features.images, config.seed, epoch, context.pool(),
                           images.view().as<float>(), failures);
         std::vector<bool> bad(positions.size());
         for (const LoadFailure& failure : failures)

@@ -1,0 +1,339 @@
+#include "kernels/attention_kernels.cuh"
+
+// Attention of any head dim, f32 or bf16, without tensor cores. A block owns kBlockRows rows of one head of
+// one sequence, each warp kWarpRows of them, and passes over the other side in tiles of kTile rows, which all
+// its warps share: forward and ∂q own queries and pass over keys, ∂k and ∂v own keys and pass over queries.
+// Inside of a tile each lane first takes one of its rows, for scores, and then columns, for weighted sums of
+// its rows; the weights move between lanes by shuffles. Scores stay in registers. Tiles are f32 in shared
+// memory, in rows of an odd number of 16-byte units: 16-byte reads of the same columns of 8 rows touch all
+// banks once.
+namespace dino::cuda {
+namespace {
+
+constexpr int kWarps = 4, kThreads = kWarps * 32, kWarpRows = 4, kBlockRows = kWarps * kWarpRows, kTile = 32;
+
+__host__ __device__ constexpr int row_floats(int head_dim) { return ((head_dim + 3) / 4 | 1) * 4; }
+
+/// Rows of shared memory, one after the other.
+struct SharedRows {
+  float* data;
+  int stride;
+  __device__ float* row(int r) const { return data + r * stride; }
+};
+
+/// Copies rows [first, first + count) of a head to shared memory, with zeros behind the last row and the last
+/// column.
+template <class T>
+__device__ void copy_rows(const SharedRows& to, int count, const HeadRows<const T>& from, int64_t base,
+                          int first, int end, int col, int head_dim) {
+  for (int r = threadIdx.x / 32; r < count; r += kWarps)
+    for (int c = threadIdx.x % 32; c < to.stride; c += 32)
+      to.row(r)[c] = first + r < end && c < head_dim ? to_float(*from.at(base + first + r, col + c)) : 0;
+}
+
+/// dots[r] = own row r · the lane's row of the tile.
+__device__ void dot_rows(float (&dots)[kWarpRows], const SharedRows& own, const SharedRows& tile,
+                         int head_dim) {
+  const float* theirs = tile.row(threadIdx.x % 32);
+  for (float& d : dots) d = 0;
+  for (int c = 0; c < head_dim; c += 4) {
+    const float4 b = *reinterpret_cast<const float4*>(theirs + c);
+#pragma unroll
+    for (int r = 0; r < kWarpRows; ++r) {
+      const float4 a = *reinterpret_cast<const float4*>(own.row(r) + c);
+      dots[r] += a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+    }
+  }
+}
+
+/// sums[r] += Σ_j weights[r] of lane j · row j of the tile; a lane has every 32nd column.
+template <int Columns>
+__device__ void add_weighted_rows(float (&sums)[kWarpRows][Columns], const float (&weights)[kWarpRows],
+                                  const SharedRows& tile, int head_dim) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll 4
+  for (int j = 0; j < kTile; ++j) {
+    float value[Columns];
+#pragma unroll
+    for (int i = 0; i < Columns; ++i) value[i] = lane + 32 * i < head_dim ? tile.row(j)[lane + 32 * i] : 0;
+#pragma unroll
+    for (int r = 0; r < kWarpRows; ++r) {
+      const float weight = __shfl_sync(0xFFFFFFFFu, weights[r], j);
+#pragma unroll
+      for (int i = 0; i < Columns; ++i) sums[r][i] += weight * value[i];
+    }
+  }
+}
+
+/// What one block works on.
+struct BlockPlace : HeadPlace {
+  int64_t piece;
+  int first;  ///< first row of the block, in its sequence
+  int own;    ///< first row of the warp
+
+  __device__ BlockPlace(const EqualSequences& shape, int blocks_per_piece)
+      : HeadPlace(shape, blockIdx.x / blocks_per_piece),
+        piece(blockIdx.x / blocks_per_piece),
+        first(static_cast<int>(blockIdx.x) % blocks_per_piece * kBlockRows),
+        own(first + static_cast<int>(threadIdx.x) / 32 * kWarpRows) {}
+};
+
+extern __shared__ __align__(16) float shared_floats[];
+
+/// Cuts shared memory into two tiles and `sets` sets of own rows.
+struct SharedPlan {
+  int stride;
+  __device__ explicit SharedPlan(int head_dim) : stride(row_floats(head_dim)) {}
+  __device__ SharedRows tile(int i) const { return {shared_floats + i * kTile * stride, stride}; }
+  __device__ SharedRows block(int i) const {
+    return {shared_floats + (2 * kTile + i * kBlockRows) * stride, stride};
+  }
+  __device__ SharedRows warp(int i) const {
+    return {block(i).row(static_cast<int>(threadIdx.x) / 32 * kWarpRows), stride};
+  }
+};
+
+template <class T, int Columns>
+__global__ void __launch_bounds__(kThreads, 3) plain_forward(AttentionForward<T> task, int blocks_per_piece) {
+  const EqualSequences& shape = task.shape;
+  const int lane = threadIdx.x % 32, dim = shape.head_dim;
+  const BlockPlace place(shape, blocks_per_piece);
+  const SharedPlan plan(dim);
+  const SharedRows keys = plan.tile(0), values = plan.tile(1);
+  copy_rows(plan.block(0), kBlockRows, task.q, place.query, place.first, shape.queries, place.col, dim);
+  const float factor = shape.scale * kLog2E;  // powers of 2 instead of e
+  float largest[kWarpRows], total[kWarpRows], sums[kWarpRows][Columns] = {};
+#pragma unroll
+  for (int r = 0; r < kWarpRows; ++r) {
+    largest[r] = -INFINITY;
+    total[r] = 0;
+  }
+  for (int first = 0; first < shape.keys; first += kTile) {
+    copy_rows(keys, kTile, task.k, place.key, first, shape.keys, place.col, dim);
+    copy_rows(values, kTile, task.v, place.key, first, shape.keys, place.col, dim);
+    __syncthreads();
+    float p[kWarpRows];
+    dot_rows(p, plan.warp(0), keys, dim);
+#pragma unroll
+    for (int r = 0; r < kWarpRows; ++r) {
+      p[r] = first + lane < shape.keys ? p[r] * factor : -INFINITY;
+      const float before = largest[r];
+      largest[r] = fmaxf(before, warp_max(p[r]));
+      const float shrink = exp2f(before - largest[r]);
+      p[r] = exp2f(p[r] - largest[r]);
+      total[r] = total[r] * shrink + p[r];
+#pragma unroll
+      for (float& sum : sums[r]) sum *= shrink;
+    }
+    add_weighted_rows(sums, p, values, dim);
+    __syncthreads();
+  }
+#pragma unroll
+  for (int r = 0; r < kWarpRows; ++r) {
+    const float sum = warp_sum(total[r]);
+    if (place.own + r >= shape.queries) break;
+    const int64_t row = place.query + place.own + r;
+#pragma unroll
+    for (int i = 0; i < Columns; ++i)
+      if (lane + 32 * i < dim) *task.o.at(row, place.col + lane + 32 * i) = from_float<T>(sums[r][i] / sum);
+    if (lane == 0) task.lse[row * shape.heads + place.head] = (largest[r] + log2f(sum)) * kLn2;
+  }
+}
+
+/// Stores or adds the gradients of the rows that the warp owns.
+template <class T, int Columns>
+__device__ void store_rows(const HeadGradient<T>& to, const float (&sums)[kWarpRows][Columns], float factor,
+                           int64_t base, const BlockPlace& place, int end, int head_dim) {
+  if (!to.wanted()) return;
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int r = 0; r < kWarpRows; ++r) {
+    if (place.own + r >= end) return;
+#pragma unroll
+    for (int i = 0; i < Columns; ++i) {
+      if (lane + 32 * i >= head_dim) continue;
+      float value[1] = {sums[r][i] * factor};
+      store(to.at(base + place.own + r, place.col + lane + 32 * i), value, to.add);
+    }
+  }
+}
+
+/// ∂q, and the sums o · ∂o that the kernel of ∂k and ∂v needs too.
+template <class T, int Columns>
+__global__ void __launch_bounds__(kThreads, 3) plain_grad_q(AttentionBackward<T> task, int blocks_per_piece) {
+  const EqualSequences& shape = task.shape;
+  const int lane = threadIdx.x % 32, dim = shape.head_dim;
+  const BlockPlace place(shape, blocks_per_piece);
+  const SharedPlan plan(dim);
+  const SharedRows keys = plan.tile(0), values = plan.tile(1);
+  copy_rows(plan.block(0), kBlockRows, task.q, place.query, place.first, shape.queries, place.col, dim);
+  copy_rows(plan.block(1), kBlockRows, task.grad_o, place.query, place.first, shape.queries, place.col, dim);
+  __syncthreads();
+  float delta[kWarpRows], lse[kWarpRows], sums[kWarpRows][Columns] = {};
+#pragma unroll
+  for (int r = 0; r < kWarpRows; ++r) {
+    const bool valid = place.own + r < shape.queries;
+    const int64_t row = place.query + place.own + r;
+    float sum = 0;
+    for (int c = lane; valid && c < dim; c += 32)
+      sum += plan.warp(1).row(r)[c] * to_float(*task.o.at(row, place.col + c));
+    delta[r] = warp_sum(sum);
+    lse[r] = valid ? task.lse[row * shape.heads + place.head] : 0;
+    if (valid && lane == 0) task.delta[place.piece * shape.queries + place.own + r] = delta[r];
+  }
+  if (!task.dq.wanted()) return;
+  for (int first = 0; first < shape.keys; first += kTile) {
+    copy_rows(keys, kTile, task.k, place.key, first, shape.keys, place.col, dim);
+    copy_rows(values, kTile, task.v, place.key, first, shape.keys, place.col, dim);
+    __syncthreads();
+    float scores[kWarpRows], ds[kWarpRows];
+    dot_rows(scores, plan.warp(0), keys, dim);
+    dot_rows(ds, plan.warp(1), values, dim);
+#pragma unroll
+    for (int r = 0; r < kWarpRows; ++r)
+      ds[r] = first + lane < shape.keys ? expf(scores[r] * shape.scale - lse[r]) * (ds[r] - delta[r]) : 0;
+    add_weighted_rows(sums, ds, keys, dim);
+    __syncthreads();
+  }
+  store_rows(task.dq, sums, shape.scale, place.query, place, shape.queries, dim);
+}
+
+template <class T, int Columns>
+__global__ void __launch_bounds__(kThreads, Columns > 4 ? 2 : 3)
+    plain_grad_kv(AttentionBackward<T> task, int blocks_per_piece) {
+  const EqualSequences& shape = task.shape;
+  const int lane = threadIdx.x % 32, dim = shape.head_dim;
+  const BlockPlace place(shape, blocks_per_piece);
+  const SharedPlan plan(dim);
+  const SharedRows queries = plan.tile(0), grad_o = plan.tile(1);
+  copy_rows(plan.block(0), kBlockRows, task.k, place.key, place.first, shape.keys, place.col, dim);
+  copy_rows(plan.block(1), kBlockRows, task.v, place.key, place.first, shape.keys, place.col, dim);
+  float dk[kWarpRows][Columns] = {}, dv[kWarpRows][Columns] = {};
+  for (int first = 0; first < shape.queries; first += kTile) {
+    copy_rows(queries, kTile, task.q, place.query, first, shape.queries, place.col, dim);
+    copy_rows(grad_o, kTile, task.grad_o, place.query, first, shape.queries, place.col, dim);
+    const bool valid = first + lane < shape.queries;
+    const float lse = valid ? task.lse[(place.query + first + lane) * shape.heads + place.head] : 0;
+    const float delta = valid ? task.delta[place.piece * shape.queries + first + lane] : 0;
+    __syncthreads();
+    float p[kWarpRows], ds[kWarpRows];
+    dot_rows(p, plan.warp(0), queries, dim);
+    dot_rows(ds, plan.warp(1), grad_o, dim);
+#pragma unroll
+    for (int r = 0; r < kWarpRows; ++r) {
+      p[r] = valid ? expf(p[r] * shape.scale - lse) : 0;
+      ds[r] = p[r] * (ds[r] - delta);
+    }
+    add_weighted_rows(dv, p, grad_o, dim);
+    add_weighted_rows(dk, ds, queries, dim);
+    __syncthreads();
+  }
+  store_rows(task.dk, dk, shape.scale, place.key, place, shape.keys, dim);
+  store_rows(task.dv, dv, 1, place.key, place, shape.keys, dim);
+}
+
+/// p of the rows of one block. Each lane writes scores where it will later, as it knows sums, write
+/// probabilities.
+template <class T>
+__global__ void __launch_bounds__(kThreads, 3)
+    probabilities(EqualSequences shape, HeadRows<const T> q, HeadRows<const T> k, float* p,
+                  int blocks_per_piece) {
+  const int lane = threadIdx.x % 32, dim = shape.head_dim;
+  const BlockPlace place(shape, blocks_per_piece);
+  const SharedPlan plan(dim);
+  const SharedRows keys = plan.tile(0);
+  copy_rows(plan.block(0), kBlockRows, q, place.query, place.first, shape.queries, place.col, dim);
+  float* rows = p + (place.piece * shape.queries + place.own) * shape.keys;
+  float largest[kWarpRows], total[kWarpRows] = {};
+  for (float& x : largest) x = -INFINITY;
+  for (int first = 0; first < shape.keys; first += kTile) {
+    copy_rows(keys, kTile, k, place.key, first, shape.keys, place.col, dim);
+    __syncthreads();
+    float scores[kWarpRows];
+    dot_rows(scores, plan.warp(0), keys, dim);
+    const int key = first + lane;
+#pragma unroll
+    for (int r = 0; r < kWarpRows; ++r) {
+      if (place.own + r >= shape.queries) break;
+      const float score = key < shape.keys ? scores[r] * shape.scale : -INFINITY, before = largest[r];
+      largest[r] = fmaxf(before, warp_max(score));
+      total[r] = total[r] * expf(before - largest[r]) + expf(score - largest[r]);
+      if (key < shape.keys) rows[int64_t{r} * shape.keys + key] = score;
+    }
+    __syncthreads();
+  }
+#pragma unroll
+  for (int r = 0; r < kWarpRows; ++r) {
+    if (place.own + r >= shape.queries) break;
+    const float factor = 1 / warp_sum(total[r]);
+    for (int key = lane; key < shape.keys; key += 32) {
+      float& entry = rows[int64_t{r} * shape.keys + key];
+      entry = expf(entry - largest[r]) * factor;
+    }
+  }
+}
+
+/// Calls `f` with the number of columns that a lane has, as a constant.
+template <class F>
+void with_columns(int head_dim, const F& f) {
+  if (head_dim <= 64) return f(std::integral_constant<int, 2>());
+  if (head_dim <= 128) return f(std::integral_constant<int, 4>());
+  f(std::integral_constant<int, 8>());
+}
+
+int blocks_per_piece(int rows) { return (rows + kBlockRows - 1) / kBlockRows; }
+
+Grid plain_grid(const EqualSequences& shape, int rows, int own_sets) {
+  return {
+      blocks_for(shape.pieces() * blocks_per_piece(rows), 1), kThreads,
+      static_cast<size_t>((2 * kTile + own_sets * kBlockRows) * row_floats(shape.head_dim)) * sizeof(float)};
+}
+
+}  // namespace
+
+template <class T>
+void plain_attention_forward(CudaStream& stream, const AttentionForward<T>& task) {
+  with_columns(task.shape.head_dim, [&](auto columns) {
+    launch(stream, "attention", plain_forward<T, columns.value>,
+           plain_grid(task.shape, task.shape.queries, 1), task, blocks_per_piece(task.shape.queries));
+  });
+}
+
+template <class T>
+void plain_attention_backward(CudaStream& stream, const AttentionBackward<T>& task) {
+  with_columns(task.shape.head_dim, [&](auto columns) {
+    launch(stream, "attention backward", plain_grad_q<T, columns.value>,
+           plain_grid(task.shape, task.shape.queries, 2), task, blocks_per_piece(task.shape.queries));
+    if (!task.dk.wanted() && !task.dv.wanted()) return;
+    launch(stream, "attention backward", plain_grad_kv<T, columns.value>,
+           plain_grid(task.shape, task.shape.keys, 2), task, blocks_per_piece(task.shape.keys));
+  });
+}
+
+template void plain_attention_forward(CudaStream&, const AttentionForward<float>&);
+template void plain_attention_forward(CudaStream&, const AttentionForward<bf16>&);
+template void plain_attention_backward(CudaStream&, const AttentionBackward<float>&);
+template void plain_attention_backward(CudaStream&, const AttentionBackward<bf16>&);
+
+}  // namespace dino::cuda
+
+namespace dino {
+
+void AttentionProbabilities::forward(CudaStream& stream, std::span<const View> in,
+                                     std::span<const View> out) const {
+  using namespace cuda;
+  const int length = static_cast<int>(sequences.group[0].length());
+  EqualSequences shape;
+  shape.count = sequences.count();
+  shape.queries = shape.keys = length;
+  shape.heads = static_cast<int>(heads);
+  shape.head_dim = static_cast<int>(in[q].cols() / heads);
+  shape.scale = static_cast<float>(scale);
+  with_dtype(in[q].dtype, [&](auto zero) {
+    using T = decltype(zero);
+    launch(stream, "attention probabilities", probabilities<T>, plain_grid(shape, length, 1), shape,
+           HeadRows<const T>(in[q]), HeadRows<const T>(in[k]), out[p].as<float>(), blocks_per_piece(length));
+  });
+}
+
+}  // namespace dino

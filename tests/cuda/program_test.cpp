@@ -1,0 +1,76 @@
+#include <nlohmann/json.hpp>
+
+#include "kernels/cuda_memory.h"
+#include "tests/train/run_folder.h"
+
+using namespace dino;
+using dino::testing::Folder;
+using dino::testing::run_program;
+
+// The program itself, on the GPU, as a user calls it.
+namespace {
+
+std::vector<nlohmann::json> lines_of(const std::string& path) {
+  std::vector<nlohmann::json> lines;
+  std::istringstream text(dino::testing::read_file(path));
+  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
+std::string train_command(const Folder& folder, const std::string& run, const std::string& more) {
+  return "train --data " + folder / "images" + " --out " + folder / run +
+         " --arch vit_tiny --patch-size 8 --embed-dim 64 --depth 2 --heads 1 --global-crops-size 32 --local-crops-size 16"
+         " --local-crops-number 2 --out-dim 32 --head-hidden-dim 32 --head-bottleneck-dim 16 --batch-size 4 --epochs 3"
+         " --warmup-epochs 1 --log-every 1 --num-workers 1 --threads 1 " + more;
+}
+
+}  // namespace
+
+TEST_CASE("dino_engine trains the same on the GPU as on the CPU, and its weights give the same features") {
+  Folder folder;
+  dino::testing::make_images(folder, 8);
+  for (const std::string device : {"cpu", "cuda"}) {
+    const auto result = run_program(train_command(folder, device, "--device " + device));
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+  }
+  const auto cpu = lines_of(folder / "cpu/log.jsonl"), gpu = lines_of(folder / "cuda/log.jsonl");
+  REQUIRE(cpu.size() == 6);
+  REQUIRE(gpu.size() == cpu.size());
+  for (size_t i = 0; i < cpu.size(); ++i) {
+    CHECK(gpu[i]["step"] == i);
+    CHECK(std::abs(gpu[i]["loss"].get<double>() - cpu[i]["loss"].get<double>()) < 1e-3);
+  }
+  std::vector<nlohmann::json> scores;
+  for (const std::string device : {"cpu", "cuda"}) {
+    const auto result = run_program("eval knn --weights " + folder / "cuda/checkpoint.safetensors" + " --train " +
+                                                folder / "images" + " --val " + folder / "images" + " --nb-knn 3 --json --device " + device);
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+    scores.push_back(nlohmann::json::parse(result.out));
+  }
+  CHECK(scores[0]["k"] == scores[1]["k"]);
+}
+
+TEST_CASE("dino_engine trains in bf16 on the GPU and goes on after an interruption") {
+  Folder folder;
+  dino::testing::make_images(folder, 8);
+  for (const std::string more : {"--steps 3", ""}) {
+    const auto result = run_program(train_command(folder, "run", "--device cuda --precision bf16 " + more));
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+  }
+  const auto lines = lines_of(folder / "run/log.jsonl");
+  REQUIRE(lines.size() == 6);
+  for (const auto& line : lines) CHECK(std::isfinite(line["loss"].get<double>()));
+}
+
+TEST_CASE("dino_engine info names the GPU, and says when it is emulated") {
+  Folder folder;
+  const auto result = run_program("info --json");
+  REQUIRE(result.code == 0);
+  const auto info = nlohmann::json::parse(result.out);
+  REQUIRE(info["devices"].size() >= 2);
+  CHECK(info["devices"][1].get<std::string>().starts_with("cuda: "));
+  CHECK((info["cuda"].get<std::string>().find("emulated") != std::string::npos) == cuda::emulated());
+}
