@@ -128,6 +128,7 @@ void StepRunner::run_on_gpu(const Kind& kind, const StepPlan& plan) {
     try {
       graphs_[kind] = std::make_unique<CudaGraph>(stream, [&] { run_eagerly(plan); });
       kernels_per_step_ = graphs_[kind]->kernels();
+      copies_per_step_ = graphs_[kind]->copies();
     } catch (const Error& error) {
       graphs_.erase(kind);
       recording_works_ = false;

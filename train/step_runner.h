@@ -44,6 +44,8 @@ class StepRunner {
   size_t peak_bytes() const;
   /// Kernels in the graph that was recorded last; 0 if there is none.
   int64_t kernels_per_step() const { return kernels_per_step_; }
+  /// Copies and fills in it.
+  int64_t copies_per_step() const { return copies_per_step_; }
 
  private:
   /// What decides which kernels a step starts.
@@ -75,7 +77,7 @@ class StepRunner {
   std::map<Kind, int64_t> runs_;
   std::map<Kind, std::unique_ptr<CudaGraph>> graphs_;
   bool recording_works_ = true;
-  int64_t kernels_per_step_ = 0;
+  int64_t kernels_per_step_ = 0, copies_per_step_ = 0;
 };
 
 }  // namespace dino

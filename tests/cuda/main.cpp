@@ -16,7 +16,6 @@ int main(int argc, char** argv) {
     std::cerr << (must_run ? "DINO_REQUIRE_CUDA is set, but " : "skipped: ") << problem << '\n';
     return must_run ? 1 : kSkipped;
   }
-  std::cerr << dino::cuda::runtime() << ", " << dino::cuda::devices().front().name
-            << (dino::cuda::emulated() ? " (emulated)" : "") << '\n';
+  std::cerr << dino::cuda::runtime() << ", " << dino::cuda::devices().front().name << '\n';
   return Catch::Session().run(argc, argv);
 }

@@ -191,6 +191,24 @@ TEST_CASE("the memory of a step on the GPU is known before the run") {
   }
 }
 
+TEST_CASE("a step with the depth and the crops of ViT-S/16 is recorded whole, with at most 4 copies") {
+  const Data data;
+  for (const char* precision : {"f32", "bf16"}) {
+    INFO(precision);
+    TrainConfig config = data.config("cuda", precision);
+    config.depth = 12;  // the number of kernels does not depend on widths, image sizes or the batch
+    config.embed_dim = 64;
+    config.heads = 1;
+    config.augment.local_crops_number = 10;
+    config.log_every = 100;
+    Trainer trainer(config, *data.images);
+    for (int step = 0; step < 3; ++step) trainer.train_step();
+    // A step that waited for the device could not have been recorded.
+    CHECK(trainer.runner().kernels_per_step() > 200);
+    CHECK(trainer.runner().copies_per_step() <= 4);
+  }
+}
+
 TEST_CASE("a step with a non-finite loss changes nothing on the GPU and is reported one step late") {
   const Data data;
   TrainConfig config = data.config();

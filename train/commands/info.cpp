@@ -18,7 +18,7 @@ std::vector<std::string> devices() {
   std::vector<std::string> all{"cpu"};
   for (const cuda::DeviceInfo& device : cuda::devices())
     all.push_back(str("cuda: ", device.name, ", compute capability ", device.major, ".", device.minor, ", ", device.bytes >> 30,
-                      " GiB, ", device.multiprocessors, " multiprocessors", cuda::emulated() ? " (emulated)" : ""));
+                      " GiB, ", device.multiprocessors, " multiprocessors"));
   if (const std::string problem = cuda::problem(); kWithCuda && !problem.empty()) all.push_back("cuda: " + problem);
   return all;
 }
