@@ -51,6 +51,7 @@ if command -v nvcc >/dev/null; then
     emulator=
   fi
   test_preset cuda -DDINO_CUDA_EMULATOR="$emulator" -R "^cuda/"
+  bench/gates.sh  # what can be counted about the kernels must not get worse
 else
   echo "nvcc was not found: the CUDA part was neither built nor tested."
 fi
