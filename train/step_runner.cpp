@@ -102,7 +102,8 @@ void StepRunner::render(const CropBatch& images, const Rendering& r) {
   const auto tensor = [&](int64_t crops, int64_t size) {
     return context.tensor({Dtype::f32, Shape{crops * r.micro_batch, size, size, r.channels}});
   };
-  for (int64_t first = 0; first < r.batch && static_cast<int64_t>(crops_.size()) * r.micro_batch < r.batch; first += r.micro_batch)
+  const bool is_first = crops_.empty();
+  for (int64_t first = 0; is_first && first < r.batch; first += r.micro_batch)
     crops_.push_back({tensor(2, r.global_size), r.local_crops > 0 ? tensor(r.local_crops, r.local_size) : Tensor(),
                       {.images = r.micro_batch, .batch = r.batch, .first = first}});
   for (const Crops& crops : crops_)
