@@ -36,16 +36,6 @@ printf '%s\0' "${files[@]}" | xargs -0 -P "$(nproc)" -I{} bash -c 'set -euo pipe
 # PTX first (threads, atomics), then the logs.
 cat > "$work/table.awk" <<'AWK'
 function most(key, value) { if (value + 0 > worst[kernel, key] + 0) worst[kernel, key] = value + 0 }
-# nvcc names the unnamed namespace of a file after it, with hashes and perhaps a process number, which are left out here.
-function name_of(text,    begin, bytes, space, file) {
-  if (!match(text, /[0-9]+_GLOBAL__N__/)) return text
-  begin = RSTART; bytes = substr(text, RSTART, RLENGTH - 12)
-  space = substr(text, begin + length(bytes), bytes)
-  file = substr(space, 22)  # behind "_GLOBAL__N__", eight digits and "_"
-  file = substr(file, 1, length(file + 0) + 1 + (file + 0))
-  space = "_GLOBAL__N__00000000_" file "_00000000"
-  return substr(text, 1, begin - 1) length(space) space substr(text, begin + length(bytes) + bytes)
-}
 # Warps on a multiprocessor: registers go in units of 256 per warp to four parts of 16384; a block takes 1 KiB besides its own.
 function warps(registers, shared, per_multiprocessor, threads,    of_block, of_part, blocks, by_shared) {
   of_block = int((threads + 31) / 32)
@@ -58,12 +48,12 @@ function warps(registers, shared, per_multiprocessor, threads,    of_block, of_p
   return blocks * of_block
 }
 FILENAME ~ /\.ptx$/ {
-  if (match($0, /\.entry [A-Za-z0-9_$]+/)) { kernel = name_of(substr($0, RSTART + 7, RLENGTH - 7)); kernels[kernel] = 1 }
+  if (match($0, /\.entry [A-Za-z0-9_$]+/)) { kernel = substr($0, RSTART + 7, RLENGTH - 7); kernels[kernel] = 1 }
   if (match($0, /\.maxntid [0-9, ]+/)) { split(substr($0, RSTART + 9, RLENGTH - 9), axis, /[, ]+/); threads[kernel] = axis[1] * (axis[2] ? axis[2] : 1) * (axis[3] ? axis[3] : 1) }
   if ($0 ~ /[ \t](atom|red)\.[a-z0-9_.:]*(f16|f16x2|bf16|bf16x2|f32|f64)[ \t]/) ++atomics[kernel, FILENAME]
   next
 }
-/Compiling entry function/ { split($0, part, "'"); kernel = name_of(part[2]); target = part[4]; sub("sm_", "", target) }
+/Compiling entry function/ { split($0, part, "'"); kernel = part[2]; target = part[4]; sub("sm_", "", target) }
 /bytes stack frame/ { most("stack", $1); most("spill", $5 + $9) }
 /Used [0-9]+ registers/ {
   match($0, /Used [0-9]+/); registers[kernel, target] = substr($0, RSTART + 5, RLENGTH - 5) + 0
@@ -83,5 +73,5 @@ END {
 }
 AWK
 awk -f "$work/table.awk" "$work"/*.ptx "$work"/*.log | if [[ $mangled == 1 ]]; then sort; else
-  c++filt | sed -E 's/\(anonymous namespace\):://g; s/dino::(cuda::)?//g; s/__nv_bfloat16/bf16/g; s/^void //; s/\([^=]*\) threads=/ threads=/' | sort
+  c++filt | sed -E 's/\b\w+_cu:://g; s/dino::(cuda::)?//g; s/__nv_bfloat16/bf16/g; s/^void //; s/\([^=]*\) threads=/ threads=/' | sort
 fi

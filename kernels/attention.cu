@@ -6,7 +6,7 @@
 // matrix-vector products for single queries, plain ones for everything else. One or two launches per group of
 // equal sequences.
 namespace dino {
-namespace {
+inline namespace attention_cu {
 
 using namespace cuda;
 
@@ -74,7 +74,7 @@ void set_zero(CudaStream& stream, const Grad& grad) {
               "attention backward");
 }
 
-}  // namespace
+}  // namespace attention_cu
 
 void Attention::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   with_dtype(in[q].dtype, [&](auto zero) {

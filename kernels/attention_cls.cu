@@ -5,7 +5,7 @@
 // the keys in turns and keep their own softmax as they go; their results are merged in a fixed order.
 // Backward also writes ∂k and ∂v in that pass.
 namespace dino::cuda {
-namespace {
+inline namespace attention_cls_cu {
 
 constexpr int kWarps = 4, kThreads = kWarps * 32;
 
@@ -149,7 +149,7 @@ void with_team(int head_dim, bool packs, const F& f) {
   f(Team<kPack, 32, 256 / 32 / kPack>());
 }
 
-}  // namespace
+}  // namespace attention_cls_cu
 
 template <class T>
 void cls_attention_forward(CudaStream& stream, const AttentionForward<T>& task, bool packs) {

@@ -8,7 +8,7 @@
 // memory, in rows of an odd number of 16-byte units: 16-byte reads of the same columns of 8 rows touch all
 // banks once.
 namespace dino::cuda {
-namespace {
+inline namespace attention_plain_cu {
 
 constexpr int kWarps = 4, kThreads = kWarps * 32, kWarpRows = 4, kBlockRows = kWarps * kWarpRows, kTile = 32;
 
@@ -289,7 +289,7 @@ Grid plain_grid(const EqualSequences& shape, int rows, int own_sets) {
       static_cast<size_t>((2 * kTile + own_sets * kBlockRows) * row_floats(shape.head_dim)) * sizeof(float)};
 }
 
-}  // namespace
+}  // namespace attention_plain_cu
 
 template <class T>
 void plain_attention_forward(CudaStream& stream, const AttentionForward<T>& task) {

@@ -6,7 +6,7 @@
 // shared memory, from where the warps form ∂q of these queries: five products per pair of query and key, the
 // least there are.
 namespace dino::cuda {
-namespace {
+inline namespace attention_tensor_backward_cu {
 
 using namespace tensor;
 
@@ -191,7 +191,7 @@ void run_resident(CudaStream& stream, const AttentionBackward<bf16>& task) {
          task);
 }
 
-}  // namespace
+}  // namespace attention_tensor_backward_cu
 
 void tensor_attention_backward(CudaStream& stream, const AttentionBackward<bf16>& task) {
   const int length = task.shape.keys;

@@ -6,7 +6,7 @@
 // blocks. A block owns 128 rows, each warp two tiles, and what it passes over moves through two stages in
 // shared memory.
 namespace dino::cuda {
-namespace {
+inline namespace attention_tensor_backward_long_cu {
 
 using namespace tensor;
 
@@ -214,7 +214,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (keys > 0) gradients.finish(task, place, block + warp() * kWarpRows, task.shape.keys);
 }
 
-}  // namespace
+}  // namespace attention_tensor_backward_long_cu
 
 void long_attention_backward(CudaStream& stream, const AttentionBackward<bf16>& task) {
   const int blocks_per_piece = (task.shape.keys + kBlockRows - 1) / kBlockRows;

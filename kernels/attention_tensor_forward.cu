@@ -7,7 +7,7 @@
 // pass through two stages in shared memory, and each warp owns two tiles, which halves what it reads from
 // there.
 namespace dino::cuda {
-namespace {
+inline namespace attention_tensor_forward_cu {
 
 using namespace tensor;
 
@@ -214,7 +214,7 @@ __global__ void __launch_bounds__(kStreamWarps * 32, 2)
   if (first < task.shape.queries) softmax.finish(task, place, first, factor);
 }
 
-}  // namespace
+}  // namespace attention_tensor_forward_cu
 
 void tensor_attention_forward(CudaStream& stream, const AttentionForward<bf16>& task) {
   const EqualSequences& shape = task.shape;

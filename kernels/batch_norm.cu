@@ -2,7 +2,7 @@
 
 // Forward reads x twice: for the statistics, and to normalise it.
 namespace dino {
-namespace {
+inline namespace batch_norm_cu {
 
 using namespace cuda;
 using namespace cuda::batch_norm;
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kThreads) normalize(Cut cut, Channels channels
   }
 }
 
-}  // namespace
+}  // namespace batch_norm_cu
 
 void BatchNorm::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   const std::array values{in[x], in[residual], out[y]};

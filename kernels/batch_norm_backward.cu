@@ -2,7 +2,7 @@
 
 // Backward reads x and dy (and y for ReLU) twice: for sums over the rows, and for dx.
 namespace dino {
-namespace {
+inline namespace batch_norm_backward_cu {
 
 using namespace cuda;
 using namespace cuda::batch_norm;
@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(kThreads)
 /// A part of scratch memory that begins where any access is aligned.
 int64_t padded(int64_t floats) { return (floats + 63) / 64 * 64; }
 
-}  // namespace
+}  // namespace batch_norm_backward_cu
 
 void BatchNorm::backward(CudaStream& stream, std::span<const View> in, std::span<const View> out,
                          std::span<const View> dout, std::span<const Grad> din) const {

@@ -5,7 +5,7 @@
 
 // One pack of 4 elements per thread: one access of up to 16 bytes each to read and to write.
 namespace dino {
-namespace {
+inline namespace cast_cu {
 
 using namespace cuda;
 
@@ -40,7 +40,7 @@ void run(CudaStream& stream, const char* name, const View& from, const View& to,
   });
 }
 
-}  // namespace
+}  // namespace cast_cu
 
 void Cast::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   run(stream, "cast", in[x], out[y], false);

@@ -6,7 +6,7 @@
 
 // The center is one row: what counts is the pass over x [rows, cols], which column_sums() reads once.
 namespace dino {
-namespace {
+inline namespace center_cu {
 
 using namespace cuda;
 
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads) update_center(const float* center, c
   store(updated + i * N, value);
 }
 
-}  // namespace
+}  // namespace center_cu
 
 void ColumnSums::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   const bool add = in[before].defined();

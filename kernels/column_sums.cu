@@ -7,7 +7,7 @@
 // takes every so-manieth row; the groups' sums are added in order. Sums of chunks, in f32, are summed by the same
 // kernel in one more launch. x is read once; the partial sums are 1/64 of it or less.
 namespace dino::cuda {
-namespace {
+inline namespace column_sums_cu {
 
 constexpr int kThreads = 256;
 constexpr int kWidest = 32;          // packs of columns per block
@@ -97,7 +97,7 @@ void sum(CudaStream& stream, const View& x, Out* sums, bool add, float* partial)
   start<float, Out>(stream, partials, Cut(cut.chunks, x.cols(), pack_of<float>(partials), true), sums, add);
 }
 
-}  // namespace
+}  // namespace column_sums_cu
 
 size_t column_sums_scratch(const View& x) {
   const Cut cut = cut_of(x);

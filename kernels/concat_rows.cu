@@ -5,7 +5,7 @@
 
 // Stacking is copying. Gradients that are added to others: one pack of 16 bytes per thread.
 namespace dino {
-namespace {
+inline namespace concat_rows_cu {
 
 using namespace cuda;
 
@@ -43,7 +43,7 @@ View part(const View& y, int64_t first, const Shape& shape) {
 
 size_t bytes_in(const View& view) { return static_cast<size_t>(view.count()) * bytes_of(view.dtype); }
 
-}  // namespace
+}  // namespace concat_rows_cu
 
 void ConcatRows::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   int64_t first = 0;

@@ -10,7 +10,7 @@
 // are copied to [out, row, col, in] for every call and their gradients back: small beside images. A bias is written to
 // y first, and the convolution added to it: one write and one read of y more, in exchange for one rounding less.
 namespace dino {
-namespace {
+inline namespace conv2d_cu {
 
 using namespace cuda;
 
@@ -141,7 +141,7 @@ void convolve(CudaStream& stream, ConvolutionPass pass, const ConvolutionShape& 
 
 const auto kNothing = [](auto&&...) {};
 
-}  // namespace
+}  // namespace conv2d_cu
 
 void Conv2d::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   const ConvolutionShape s = shape_of(*this, in[x].shape, out[y].shape);

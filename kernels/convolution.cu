@@ -13,7 +13,7 @@
 // with the stream's workspace, and keeps f32 inputs whole. This has run on the tests' stand-in only, never on a GPU:
 // whatever cuDNN refuses there is computed by convolve_by_columns().
 namespace dino::cuda {
-namespace {
+inline namespace convolution_cu {
 
 void check(cudnnStatus_t status, const char* what) {
   if (status != CUDNN_STATUS_SUCCESS) throw Error(str("conv2d: ", what, ": ", cudnnGetErrorString(status)));
@@ -184,7 +184,7 @@ class Library {
 
 bool is_aligned(const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; }
 
-}  // namespace
+}  // namespace convolution_cu
 
 bool library_convolves(CudaStream& stream, ConvolutionPass pass, const ConvolutionShape& shape,
                        const ConvolutionArrays& arrays) {

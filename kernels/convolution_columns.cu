@@ -8,7 +8,7 @@
 // filters. Every patch is written and read once, kernel² / stride² times the bytes of x; images are taken in chunks so
 // that scratch memory stays small.
 namespace dino::cuda {
-namespace {
+inline namespace convolution_columns_cu {
 
 constexpr int kThreads = 256;
 
@@ -112,7 +112,7 @@ struct Chunk {
   }
 };
 
-}  // namespace
+}  // namespace convolution_columns_cu
 
 size_t columns_scratch(ConvolutionPass pass, const ConvolutionShape& shape, Dtype dtype, int64_t most_bytes) {
   return static_cast<size_t>(chunk_images(pass, shape, dtype, most_bytes) * image_bytes(pass, shape, dtype));

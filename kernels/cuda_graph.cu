@@ -5,7 +5,7 @@
 #include "kernels/launch.cuh"
 
 namespace dino {
-namespace {
+inline namespace cuda_graph_cu {
 
 struct Graph {
   cudaGraph_t handle = nullptr;
@@ -22,7 +22,7 @@ std::vector<cudaGraphNode_t> nodes_of(cudaGraph_t graph) {
   return nodes;
 }
 
-}  // namespace
+}  // namespace cuda_graph_cu
 
 CudaGraph::CudaGraph(CudaStream& stream, const std::function<void()>& work) {
   Graph graph;

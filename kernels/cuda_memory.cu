@@ -59,7 +59,7 @@ std::vector<DeviceInfo> devices() {
   return result;
 }
 
-namespace {
+inline namespace cuda_memory_cu {
 
 __global__ void probe() {}
 
@@ -75,7 +75,7 @@ std::string coverage() {
              "): 8.0 and later are covered; on such a GPU, rebuild with -DCMAKE_CUDA_ARCHITECTURES=native, else use --device cpu");
 }
 
-}  // namespace
+}  // namespace cuda_memory_cu
 
 std::string problem() {
   int count = 0;

@@ -8,7 +8,7 @@
 #include "kernels/launch.cuh"
 
 namespace dino {
-namespace {
+inline namespace cuda_stream_cu {
 
 /// Blocks of scratch memory are multiples of this, so that they seldom grow.
 constexpr size_t kScratchUnit = size_t{2} << 20;
@@ -19,7 +19,7 @@ bool is_capturing(cudaStream_t stream) {
   return status == cudaStreamCaptureStatusActive;
 }
 
-}  // namespace
+}  // namespace cuda_stream_cu
 
 /// Uploads go through a ring of pinned memory, whose parts are used again once the copies that read them are done. Uploads
 /// that are part of a recorded graph keep theirs; nothing can be allocated during a recording, so there is a stock of it.

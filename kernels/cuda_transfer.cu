@@ -4,7 +4,7 @@
 #include "kernels/launch.cuh"
 
 namespace dino {
-namespace {
+inline namespace cuda_transfer_cu {
 
 cudaEvent_t make_event() {
   cudaEvent_t event = nullptr;
@@ -12,7 +12,7 @@ cudaEvent_t make_event() {
   return event;
 }
 
-}  // namespace
+}  // namespace cuda_transfer_cu
 
 CudaUploader::CudaUploader(CudaStream& stream) : stream_(stream) {
   cuda::check(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking), "upload");

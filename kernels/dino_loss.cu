@@ -9,7 +9,7 @@
 // Parts of rows (12 bytes per 2048 elements) become rows in a second launch, and rows become the loss in a third, all
 // in a fixed order. Backward walks in the same way and writes 4 bytes more per element of student.
 namespace dino {
-namespace {
+inline namespace dino_loss_cu {
 
 using namespace cuda;
 
@@ -217,7 +217,7 @@ void run_backward(CudaStream& stream, const char* name, const Rows& rows, std::s
          dloss.as<float>(), lse, grad.view.as<float>(), grad.mode == GradMode::add);
 }
 
-}  // namespace
+}  // namespace dino_loss_cu
 
 void DinoCrossEntropy::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   run_forward<Loss::cross_entropy>(stream, "dino cross entropy", rows_of(in, crops), in, 1 / student_temp,

@@ -6,7 +6,7 @@
 
 // ResidualAdd: a warp per row, in packs of 4 elements per lane; everything is read or written once.
 namespace dino {
-namespace {
+inline namespace drop_path_cu {
 
 using namespace cuda;
 
@@ -71,7 +71,7 @@ bool packable(const View& branch, std::initializer_list<View> wide) {
   return fits_packs<B, kPack>(branch);
 }
 
-}  // namespace
+}  // namespace drop_path_cu
 
 void DropPathMask::forward(CudaStream& stream, std::span<const View>, std::span<const View> out) const {
   launch(stream, "drop_path_mask", draw_mask, {blocks_for(out[scale].count(), kThreads), kThreads}, *this,

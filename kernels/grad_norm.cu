@@ -3,7 +3,7 @@
 // GradNorm reads every gradient once, 4 bytes per element: blocks sum chunks of the flat buffer, and then one block per
 // tensor adds up its parts in order.
 namespace dino {
-namespace {
+inline namespace grad_norm_cu {
 
 using namespace cuda;
 
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kSegmentThreads)
   if (threadIdx.x == 0) *healthy = finite ? 1.0f : 0.0f;
 }
 
-}  // namespace
+}  // namespace grad_norm_cu
 
 void GradNorm::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   const SegmentTable table(in[segments]);

@@ -8,7 +8,7 @@
 // launch, in a fixed order. Backward reads the logits and writes their gradient: 4 bytes per element forward,
 // 8 backward. A label that is no class gives a NaN, because the device cannot throw.
 namespace dino {
-namespace {
+inline namespace label_cross_entropy_cu {
 
 using namespace cuda;
 
@@ -123,7 +123,7 @@ void with_kernel(const View& a, const View& b, int64_t classes, const F& f) {
 
 Grid grid_of(int64_t segments, int threads) { return {blocks_for(segments, kThreads / threads), kThreads}; }
 
-}  // namespace
+}  // namespace label_cross_entropy_cu
 
 void LabelCrossEntropy::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   const int64_t rows = in[logits].rows(), classes = in[logits].cols() / heads;

@@ -4,7 +4,7 @@
 
 namespace dino {
 namespace cuda {
-namespace {
+inline namespace layer_norm_cu {
 
 constexpr int kTailColumns = 32, kTailGroups = 32;
 
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kTailColumns* kTailGroups)
   element = (col < dim ? add_gamma : add_beta) ? element + total : total;
 }
 
-}  // namespace
+}  // namespace layer_norm_cu
 
 void finish_norm_parameters(CudaStream& stream, const float* partial, int64_t blocks, int dim,
                             const Grad& dgamma, const Grad& dbeta) {

@@ -9,7 +9,7 @@
 // weight. Beside bf16 inputs, a bias of an f32 result and an f32 dy are converted first: 6 bytes per element of dy,
 // once.
 namespace dino {
-namespace {
+inline namespace linear_cu {
 
 using namespace cuda;
 
@@ -82,7 +82,7 @@ void parameter_gradients(CudaStream& stream, const View& x, const View& dy, cons
   if (dbias.wanted() && !has_sums) column_sums(stream, given_dy, dbias.view, dbias.mode, partials);
 }
 
-}  // namespace
+}  // namespace linear_cu
 
 void Linear::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   const View& y = out[Linear::y];

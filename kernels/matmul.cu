@@ -11,7 +11,7 @@
 
 // Row-major D = A B is column-major Dᵀ = Bᵀ Aᵀ, so the library's first operand is our B and its second is our A.
 namespace dino::cuda {
-namespace {
+inline namespace matmul_cu {
 
 void check(cublasStatus_t status, const char* what) {
   if (status != CUBLAS_STATUS_SUCCESS) throw Error(str("matmul: ", what, ": ", cublasLtGetStatusString(status)));
@@ -160,7 +160,7 @@ void check_call(const Matrix& a, const Matrix& b, const Target& d) {
               "matmul: the product of f32 matrices must be f32; got ", name_of(d.dtype));
 }
 
-}  // namespace
+}  // namespace matmul_cu
 
 void matmul(CudaStream& stream, int64_t m, int64_t n, int64_t k, float alpha, const Matrix& a, const Matrix& b,
             float beta, const Target& d, const void* bias) {

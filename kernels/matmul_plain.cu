@@ -5,7 +5,7 @@
 // A product for what the library refuses, of any strides and alignments: 64 × 64 elements of D per block, 4 × 4 per
 // thread, through shared memory in steps of 16 of k. Every element of A is read n / 64 times, of B m / 64 times.
 namespace dino::cuda {
-namespace {
+inline namespace matmul_plain_cu {
 
 constexpr int kTile = 64, kStep = 16, kThreads = 256, kSide = 4;
 constexpr int kPitch = kTile + 2;  // so that the columns that a warp stores start in 16 banks, two apart
@@ -79,7 +79,7 @@ Strided<T> strided(const Matrix& matrix, bool transposed) {
   return {static_cast<const T*>(matrix.data), transposed ? 1 : stride, transposed ? stride : 1};
 }
 
-}  // namespace
+}  // namespace matmul_plain_cu
 
 void matmul_without_library(CudaStream& stream, int64_t m, int64_t n, int64_t k, float alpha, const Matrix& a,
                             const Matrix& b, float beta, const Target& d, const void* bias) {

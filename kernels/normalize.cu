@@ -5,7 +5,7 @@
 // A warp per row. Rows of up to 1024 elements stay in registers between the sum and its use, so everything is
 // read or written once; others, or those that packs do not fit, are read a second time.
 namespace dino {
-namespace {
+inline namespace normalize_cu {
 
 using namespace cuda;
 
@@ -140,7 +140,7 @@ void with_rows(std::initializer_list<View> views, int64_t dim, const F& f) {
   dim <= 2 * 32 * kPack ? f(Held<2>{}) : f(Held<8>{});
 }
 
-}  // namespace
+}  // namespace normalize_cu
 
 void L2Normalize::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   const int64_t rows = in[x].rows(), dim = in[x].cols();

@@ -4,7 +4,7 @@
 // rest, each element by one thread. Bytes per element: AdamW 28, and with a teacher and bf16 copies 40; Sgd 20; Lars
 // 28, since its norms take a pass of their own; Ema 12.
 namespace dino {
-namespace {
+inline namespace optimizer_cu {
 
 using namespace cuda;
 
@@ -261,7 +261,7 @@ void run_momentum(CudaStream& stream, const char* name, std::span<const View> in
   run_update(stream, name, update, table, in[Sgd::weight].count(), packed);
 }
 
-}  // namespace
+}  // namespace optimizer_cu
 
 void AdamW::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   const SegmentTable table(in[segments]);

@@ -7,7 +7,7 @@
 // along the image's rows, patches are written in packs of up to 16 bytes, each once. Backward, which no
 // training needs, has a thread per element of an image.
 namespace dino {
-namespace {
+inline namespace patchify_cu {
 
 using namespace cuda;
 
@@ -105,7 +105,7 @@ void for_groups(const Patchify& op, std::span<const View> in, const F& f) {
   }
 }
 
-}  // namespace
+}  // namespace patchify_cu
 
 void Patchify::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   with_dtype(out[patches].dtype, [&](auto zero) {

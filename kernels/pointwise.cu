@@ -5,7 +5,7 @@
 
 // One pack of up to 16 bytes per thread: 2 accesses of 16 bytes forward, 3 backward, nothing read twice.
 namespace dino {
-namespace {
+inline namespace pointwise_cu {
 
 using namespace cuda;
 
@@ -96,7 +96,7 @@ void run_backward(CudaStream& stream, const char* name, const View& kept, const 
   });
 }
 
-}  // namespace
+}  // namespace pointwise_cu
 
 void Gelu::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   run_forward<GeluForward>(stream, "gelu", in[x], out[y]);

@@ -10,7 +10,7 @@
 // element once per bin that holds it, max pooling forward once per window, mostly out of the L1 cache; max
 // pooling backward reads index and dy, which are stride² times fewer, once per pixel of the window.
 namespace dino {
-namespace {
+inline namespace pool_cu {
 
 using namespace cuda;
 
@@ -197,7 +197,7 @@ Windows windows_of(const MaxPool& op) {
   return {static_cast<int>(op.kernel), static_cast<int>(op.stride), static_cast<int>(op.pad)};
 }
 
-}  // namespace
+}  // namespace pool_cu
 
 void AveragePool::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   check_bins(in[x].shape, out[y].shape);

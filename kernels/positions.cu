@@ -7,7 +7,7 @@
 // forward, the stored embedding backward. Backward gathers: a block finds the positions that its entry is a
 // tap of.
 namespace dino {
-namespace {
+inline namespace positions_cu {
 
 using namespace cuda;
 
@@ -89,7 +89,7 @@ void for_groups(const InterpolatePositions& op, int64_t grid, int64_t dim, const
   }
 }
 
-}  // namespace
+}  // namespace positions_cu
 
 void InterpolatePositions::forward(CudaStream& stream, std::span<const View> in,
                                    std::span<const View> out) const {

@@ -3,7 +3,7 @@
 // Two kernels take turns over groups of crops, so that the 8-bit crops between them need little memory and stay in the
 // second-level cache: the first reads images and writes crops of 8 bits, the second reads these and writes floats.
 namespace dino {
-namespace {
+inline namespace render_crops_cu {
 
 using namespace cuda;
 
@@ -33,7 +33,7 @@ void render(CudaStream& stream, CropSelection selection, const PixelScale& scale
   }
 }
 
-}  // namespace
+}  // namespace render_crops_cu
 
 void render_crops(CudaStream& stream, const PackedCrops& packed, int64_t first, const PixelScale& scale,
                   const View& globals, const View& locals, size_t scratch_bytes) {

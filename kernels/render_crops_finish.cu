@@ -6,7 +6,7 @@
 // Where values do not depend on neighbours a warp has a row, its lanes four bytes or a pixel; where they do, in the
 // blur, a thread has a line. Rows begin at odd multiples of 4 bytes, so that neighbouring rows lie in different banks.
 namespace dino::cuda {
-namespace {
+inline namespace render_crops_finish_cu {
 
 constexpr int kMaxThreads = 1024;
 
@@ -291,7 +291,7 @@ int odd_pitch(const CropPixels& crops) { return crops.pitch() / 4 % 2 == 1 ? cro
 
 size_t shared_bytes(const CropPixels& crops) { return size_t(crops.size) * odd_pitch(crops); }
 
-}  // namespace
+}  // namespace render_crops_finish_cu
 
 bool crops_fit_shared_memory(const CropPixels& crops) {
   int device = 0, most = 0;

@@ -10,7 +10,7 @@
 // when shrinking. Sums are of whole numbers, which may be in any order. Boxes too large for shared memory are read
 // where they lie, row by row: slower, and rare.
 namespace dino::cuda {
-namespace {
+inline namespace render_crops_resample_cu {
 
 constexpr int kBand = 16;
 constexpr int kChunk = 4;  ///< rows of the image that a thread weighs at a time
@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(kMaxTile) resample(CropSelection selection, Cr
     if (y0 + r <= y1) out[r * to.pitch()] = static_cast<uint8_t>(rounded(sum[r]));
 }
 
-}  // namespace
+}  // namespace render_crops_resample_cu
 
 void resample_crops(CudaStream& stream, const CropSelection& selection, const CropPixels& to) {
   const int values = to.row_values();

@@ -6,7 +6,7 @@
 // The kernels of layer_norm.cuh with another source of rows: forward reads x and branch and writes sum and y,
 // backward reads sum, dy and dsum and writes dx and dbranch, each once.
 namespace dino {
-namespace {
+inline namespace residual_layer_norm_cu {
 
 using namespace cuda;
 
@@ -65,7 +65,7 @@ void with_types(Dtype branch, Dtype y, const F& f) {
   with_dtype(branch, [&](auto b) { with_dtype(y, [&](auto value) { f(b, value); }); });
 }
 
-}  // namespace
+}  // namespace residual_layer_norm_cu
 
 void ResidualLayerNorm::forward(CudaStream& stream, std::span<const View> in,
                                 std::span<const View> out) const {

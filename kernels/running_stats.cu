@@ -3,7 +3,7 @@
 #include "kernels/launch.cuh"
 
 namespace dino {
-namespace {
+inline namespace running_stats_cu {
 
 using namespace cuda;
 
@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(kThreads)
   mixed[channel] = static_cast<float>((1 - momentum) * before + momentum * (factor * now));
 }
 
-}  // namespace
+}  // namespace running_stats_cu
 
 void RunningStats::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   const int64_t channels = in[mean].count();

@@ -8,7 +8,7 @@
 // two reads of the logits per iteration, one before for the largest of rows, and one after to write p. Those after the
 // first come out of the L2 cache as far as it goes.
 namespace dino {
-namespace {
+inline namespace sinkhorn_cu {
 
 using namespace cuda;
 
@@ -128,7 +128,7 @@ void run(CudaStream& stream, const View& x, int iterations, float* p) {
   }
 }
 
-}  // namespace
+}  // namespace sinkhorn_cu
 
 void Sinkhorn::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   if (fits_packs<float, 4>(in[logits]) && fits_packs<float, 4>(out[p]))

@@ -8,7 +8,7 @@
 // Ki elements in registers (14 Ki where rows do not fit packs); what a row has beyond them is read again, out of the L2
 // cache: 8 bytes per element and the center. TargetStatistics reads its matrix once, and sums over 64 rows of it twice.
 namespace dino {
-namespace {
+inline namespace teacher_targets_cu {
 
 using namespace cuda;
 
@@ -288,7 +288,7 @@ Parts allocate_parts(CudaStream& stream, const View& p) {
   return parts;
 }
 
-}  // namespace
+}  // namespace teacher_targets_cu
 
 void TeacherSoftmax::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   launch(stream, "teacher softmax", rows_fit_packs(in, out) ? teacher_softmax<4> : teacher_softmax<1>,

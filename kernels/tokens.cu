@@ -7,7 +7,7 @@
 // positions are read, and gradients of positions summed, once for all of these. Their sums are added in order
 // by a second kernel. SelectCls: a warp per row. PatchMean: a thread per pack of the result.
 namespace dino {
-namespace {
+inline namespace tokens_cu {
 
 using namespace cuda;
 
@@ -177,7 +177,7 @@ void with_packs(const View& a, const View& b, const F& f) {
   });
 }
 
-}  // namespace
+}  // namespace tokens_cu
 
 void Tokens::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   const int64_t dim = out[x].cols();

@@ -13,7 +13,7 @@
 // and at the end. Few scores are: about k · (rows of the chunk / rows so far). All products have one shape,
 // so that equal rows of the bank get equal scores wherever they lie. NaN is worse than everything.
 namespace dino {
-namespace {
+inline namespace top_k_cu {
 
 using namespace cuda;
 
@@ -164,7 +164,7 @@ void copy_last_rows(CudaStream& stream, const View& bank, const Memory& memory) 
               static_cast<size_t>((rest - 1) * row_bytes + bank.cols() * 4));
 }
 
-}  // namespace
+}  // namespace top_k_cu
 
 void TopK::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   const View &query = in[queries], &rows = in[bank];

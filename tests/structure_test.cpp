@@ -58,3 +58,19 @@ TEST_CASE("files stay small") {
       CHECK(lines <= 450);
     });
 }
+
+// nvcc names unnamed namespaces after a hash of the path, which changes the code that it makes from folder to folder.
+TEST_CASE("kernels live in namespaces named after their files") {
+  int seen = 0;
+  for_sources("kernels", [&](const fs::path& path) {
+    if (path.extension() != ".cu") return;
+    std::ifstream file(path);
+    INFO(path.string());
+    for (std::string line; std::getline(file, line);) {
+      CHECK(line.find("namespace {") == std::string::npos);
+      if (line.starts_with("inline namespace ")) CHECK(line == "inline namespace " + path.stem().string() + "_cu {");
+    }
+    ++seen;
+  });
+  CHECK(seen > 30);
+}

@@ -35,16 +35,15 @@ void replace_all(std::string& text, const std::string& from, const std::string& 
     text.replace(at, from.size(), to);
 }
 
-/// A mangled name as "file:kernel<arguments>", without parameters and spaces. What nvcc mangles into names of unnamed
-/// namespaces is left out but for the file, because it depends on how the file was compiled.
+/// A mangled name as "file:kernel<arguments>", without parameters and spaces. The file is known by its namespace
+/// (docs/style.md).
 std::string short_name(const std::string& mangled) {
   int status = 0;
   const std::unique_ptr<char, void (*)(void*)> plain(abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status),
                                                      std::free);
   std::string name = status == 0 ? plain.get() : mangled;
   for (const auto& [from, to] :
-       std::initializer_list<std::pair<const char*, const char*>>{{"(anonymous namespace)::", ""},
-                                                                  {"dino::cuda::", ""},
+       std::initializer_list<std::pair<const char*, const char*>>{{"dino::cuda::", ""},
                                                                   {"dino::", ""},
                                                                   {"__nv_bfloat16", "bf16"},
                                                                   {", ", ","}})
@@ -59,11 +58,10 @@ std::string short_name(const std::string& mangled) {
   }
   if (name.starts_with("void ")) name.erase(0, 5);
   replace_all(name, " ", "");
-  static const std::regex space("_GLOBAL__N__[0-9a-f]{8}_([0-9]+)_");
+  static const std::regex space("(\\w+)_cu::");
   std::smatch match;
-  if (!std::regex_search(mangled, match, space)) return name;
-  const std::string file = match.suffix().str().substr(0, std::stoul(match[1].str()));
-  return file.substr(0, file.size() - std::string("_cu").size()) + ":" + name;
+  if (!std::regex_search(name, match, space)) return name;
+  return match[1].str() + ":" + std::regex_replace(name, space, "");
 }
 
 std::ifstream open(const std::string& path) {
