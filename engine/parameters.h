@@ -42,7 +42,7 @@ struct Parameter {
 struct Placement {
   Dtype dtype = Dtype::f32;  ///< of parameters, statistics and the optimizer's state
   Device device = Device::cpu;
-  bool bf16 = false;         ///< activations and matmul operands in bf16; on a GPU only
+  bool bf16 = false;         ///< activations and matmul operands in bf16
 };
 
 /// The placement that --device (auto, cpu, cuda) and --precision (f32, bf16, f64) stand for. Throws UsageError for what does

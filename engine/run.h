@@ -11,6 +11,7 @@
 #include "engine/tape.h"
 #include "engine/tensor.h"
 #include "kernels/stream.h"
+#include "kernels/widened.h"
 
 namespace dino {
 
@@ -137,7 +138,7 @@ class OpNode final : public TapeNode {
       if (!in[i].defined() && input_specs_[i].defined()) in[i] = View(nullptr, input_specs_[i].dtype, input_specs_[i].shape, 0, device_);
       if (input_grads_[i]) din[i] = input_grads_[i]->touch();
     }
-    on_stream(context, device_, [&](auto& stream) { op_.backward(stream, in, out, dout, din); });
+    on_stream(context, device_, [&](auto& stream) { backward_on(op_, stream, in, out, dout, din); });
   }
 
  private:
@@ -176,7 +177,7 @@ OutputsOf<O> run(Context& context, const O& op, std::span<const Tensor> given, O
           "; got ", outputs[i].shape());
     out[i] = outputs[i].view();
   }
-  detail::on_stream(context, device, [&](auto& stream) { op.forward(stream, in, out); });
+  detail::on_stream(context, device, [&](auto& stream) { forward_on(op, stream, in, out); });
   if constexpr (DifferentiableOp<O>) {
     bool wanted = false;
     for (size_t i = 0; i < inputs.size(); ++i) wanted = wanted || ((O::kDifferentiable >> i & 1) && inputs[i].grad());

@@ -13,11 +13,14 @@ std::vector<Spec> Cast::infer(std::span<const Spec> in) const {
 }
 
 void Cast::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
-  with_float(out[y].dtype, [&](auto zero) {
+  with_float(in[x].dtype, [&](auto zero) {
     using T = decltype(zero);
     stream.pool().for_ranges(in[x].rows(), rows_per_piece(in[x].cols()), [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row)
-        std::copy_n(in[x].row<T>(row), in[x].cols(), out[y].row<T>(row));
+      for (int64_t row = begin; row < end; ++row) {
+        if (out[y].dtype == in[x].dtype) std::copy_n(in[x].row<T>(row), in[x].cols(), out[y].row<T>(row));
+        if constexpr (std::is_same_v<T, float>)
+          if (out[y].dtype == Dtype::bf16) rows::convert(in[x].row<T>(row), out[y].row<BFloat16>(row), in[x].cols());
+      }
     });
   });
 }
@@ -27,11 +30,12 @@ void Cast::backward(CpuStream& stream, std::span<const View>, std::span<const Vi
   const View& dy = dout[y];
   const Grad& dx = din[x];
   if (!dx.wanted()) return;
-  with_float(dy.dtype, [&](auto zero) {
-    using T = decltype(zero);
+  with_real(dy.dtype, [&](auto zero) {
+    using Y = decltype(zero);
+    using T = std::conditional_t<std::is_same_v<Y, BFloat16>, float, Y>;
     stream.pool().for_ranges(dy.rows(), rows_per_piece(dy.cols()), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row)
-        rows::axpy(T{1}, dy.row<T>(row), dx.view.row<T>(row), dy.cols(), dx.mode == GradMode::add);
+        rows::axpy(T{1}, dy.row<Y>(row), dx.view.row<T>(row), dy.cols(), dx.mode == GradMode::add);
     });
   });
 }

@@ -14,6 +14,7 @@ struct Cast {
   enum Inputs { x };
   enum Outputs { y };
   static constexpr uint32_t kWideInputs = ~0u;
+  static constexpr bool kOwnBf16 = true;
   static constexpr uint32_t kDifferentiable = bit(x);
 
   Dtype output = Dtype::none;  ///< of y: bf16; none: as x, so that y is a copy

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "kernels/bfloat16.h"
 #include "kernels/error.h"
 
 namespace dino {
@@ -32,6 +33,7 @@ constexpr std::string_view name_of(Dtype dtype) {
 template <class T> inline constexpr Dtype kDtypeOf = Dtype::none;
 template <> inline constexpr Dtype kDtypeOf<double> = Dtype::f64;
 template <> inline constexpr Dtype kDtypeOf<float> = Dtype::f32;
+template <> inline constexpr Dtype kDtypeOf<BFloat16> = Dtype::bf16;
 template <> inline constexpr Dtype kDtypeOf<int64_t> = Dtype::i64;
 template <> inline constexpr Dtype kDtypeOf<int32_t> = Dtype::i32;
 template <> inline constexpr Dtype kDtypeOf<uint8_t> = Dtype::u8;
@@ -46,6 +48,13 @@ decltype(auto) with_float(Dtype dtype, F&& f) {
   if (dtype == Dtype::f64) return std::forward<F>(f)(double{});
   check(dtype == Dtype::f32, "the CPU computes in f32 or f64; got ", name_of(dtype));
   return std::forward<F>(f)(float{});
+}
+
+/// The same, and BFloat16 for bf16: for ops that have code of their own for it on the CPU.
+template <class F>
+decltype(auto) with_real(Dtype dtype, F&& f) {
+  if (dtype == Dtype::bf16) return std::forward<F>(f)(BFloat16{});
+  return with_float(dtype, std::forward<F>(f));
 }
 
 }  // namespace dino

@@ -97,6 +97,25 @@ void gemm(CpuStream& stream, int64_t m, int64_t n, int64_t k, T alpha, Matrix<co
   });
 }
 
+namespace {
+
+/// sums += row `row` of x.
+template <class T>
+void add_row(const View& x, int64_t row, T* sums) {
+  if (x.dtype != Dtype::bf16) return rows::axpy(T{1}, x.row<T>(row), sums, x.cols(), true);
+  if constexpr (std::is_same_v<T, float>) {
+    constexpr int64_t kStrip = 512;
+    float wide[kStrip];
+    for (int64_t begin = 0; begin < x.cols(); begin += kStrip) {
+      const int64_t count = std::min(kStrip, x.cols() - begin);
+      rows::convert(x.row<BFloat16>(row) + begin, wide, count);
+      rows::axpy(1.0f, wide, sums + begin, count, true);
+    }
+  }
+}
+
+}  // namespace
+
 template <class T>
 void column_sums(CpuStream& stream, const View& x, T* target, GradMode mode) {
   const int64_t rows = x.rows(), cols = x.cols();
@@ -105,11 +124,14 @@ void column_sums(CpuStream& stream, const View& x, T* target, GradMode mode) {
   stream.pool().parallel(pieces, [&](int64_t piece, int) {
     T* sums = partial + piece * cols;
     std::fill(sums, sums + cols, T{0});
-    for (int64_t row = piece * size; row < std::min(rows, (piece + 1) * size); ++row)
-      rows::axpy(T{1}, x.row<T>(row), sums, cols, true);
+    for (int64_t row = piece * size; row < std::min(rows, (piece + 1) * size); ++row) add_row(x, row, sums);
   });
   for (int64_t piece = 0; piece < pieces; ++piece)
     rows::axpy(T{1}, partial + piece * cols, target, cols, piece > 0 || mode == GradMode::add);
+}
+
+void column_sums(CpuStream& stream, const View& x, const View& target, GradMode mode) {
+  with_float(wide(x.dtype), [&](auto zero) { column_sums(stream, x, target.as<decltype(zero)>(), mode); });
 }
 
 template void gemm(CpuStream&, int64_t, int64_t, int64_t, float, Matrix<const float>, Matrix<const float>, float,

@@ -30,5 +30,7 @@ void gemm(CpuStream& stream, int64_t m, int64_t n, int64_t k, T alpha, Matrix<co
 /// target [cols] = or += the sums of the columns of x [rows, cols], added up in a fixed order.
 template <class T>
 void column_sums(CpuStream& stream, const View& x, T* target, GradMode mode);
+/// The same for x of any floating-point type; target [cols] is f64 for f64 and f32 else.
+void column_sums(CpuStream& stream, const View& x, const View& target, GradMode mode);
 
 }  // namespace dino

@@ -15,10 +15,11 @@ std::vector<Spec> LayerNorm::infer(std::span<const Spec> in) const {
 
 void LayerNorm::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
   const NormViews n{in[x], in[gamma], out[mean], out[rstd]};
-  with_float(out[y].dtype, [&](auto zero) {
+  with_norm_types(in[x].dtype, out[y].dtype, [&](auto zero, auto y_zero) {
     using T = decltype(zero);
+    using Y = decltype(y_zero);
     stream.pool().for_ranges(in[x].rows(), kNormRows, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) normalize_row(n, in[beta], eps, row, out[y].row<T>(row));
+      for (int64_t row = begin; row < end; ++row) normalize_row<T>(n, in[beta], eps, row, out[y].row<Y>(row));
     });
   });
 }
@@ -27,12 +28,13 @@ void LayerNorm::backward(CpuStream& stream, std::span<const View> in, std::span<
                          std::span<const View> dout, std::span<const Grad> din) const {
   const NormViews n{in[x], in[gamma], out[mean], out[rstd]};
   const Grad& dx = din[x];
-  with_float(n.x.dtype, [&](auto zero) {
+  with_norm_types(n.x.dtype, dout[y].dtype, [&](auto zero, auto y_zero) {
     using T = decltype(zero);
-    normalize_backward_rows<T>(
+    using Y = decltype(y_zero);
+    normalize_backward_rows<T, Y>(
         stream, n, dout[y], din[gamma], din[beta], [&](int64_t row, const auto& sums, int) {
           if (dx.wanted())
-            normalize_row_backward(n, dout[y], row, sums, dx.view.row<T>(row), dx.mode == GradMode::add);
+            normalize_row_backward<T, Y>(n, dout[y], row, sums, dx.view.row<T>(row), dx.mode == GradMode::add);
         });
   });
 }

@@ -15,6 +15,7 @@ struct LayerNorm {
   enum Inputs { x, gamma, beta };
   enum Outputs { y, mean, rstd };
   static constexpr uint32_t kWideInputs = ~0u;
+  static constexpr bool kOwnBf16 = true;
   static constexpr uint32_t kDifferentiable = bit(x) | bit(gamma) | bit(beta);
 
   double eps = 1e-6;

@@ -17,9 +17,16 @@ struct NormViews {
   View x, gamma, mean, rstd;
 };
 
+/// Calls f(zero of x's type, zero of y's type): both f64, both f32, or f32 and bf16.
+template <class F>
+void with_norm_types(Dtype x, Dtype y, const F& f) {
+  if (x == Dtype::f32 && y == Dtype::bf16) return f(float{}, BFloat16{});
+  with_float(x, [&](auto zero) { f(zero, zero); });
+}
+
 /// Normalises row `row` of n.x into `y` and stores its statistics.
-template <class T>
-void normalize_row(const NormViews& n, const View& beta, double eps, int64_t row, T* y) {
+template <class T, class Y>
+void normalize_row(const NormViews& n, const View& beta, double eps, int64_t row, Y* y) {
   const int64_t dim = n.x.cols();
   const T* x = n.x.row<T>(row);
   const T mean = rows::sum(x, dim) / static_cast<T>(dim);
@@ -31,18 +38,18 @@ void normalize_row(const NormViews& n, const View& beta, double eps, int64_t row
 }
 
 /// d = or += the gradient of row `row` of n.x, given the sums over the row.
-template <class T>
+template <class T, class Y>
 void normalize_row_backward(const NormViews& n, const View& dy, int64_t row, const rows::NormSums<T>& sums,
                             T* d, bool add) {
   const int64_t dim = n.x.cols();
   rows::normalize_backward(n.x.row<T>(row), n.mean.as<T>()[row], n.rstd.as<T>()[row], n.gamma.as<T>(),
-                           dy.row<T>(row), sums.grad / static_cast<T>(dim),
+                           dy.row<Y>(row), sums.grad / static_cast<T>(dim),
                            sums.grad_times_x / static_cast<T>(dim), d, dim, add);
 }
 
 /// Calls finish(row, sums over the row, thread) for all rows, and sums up the gradients of gamma and beta. dy
 /// may be absent, which is zero.
-template <class T, class Finish>
+template <class T, class Y, class Finish>
 void normalize_backward_rows(CpuStream& stream, const NormViews& n, const View& dy, const Grad& dgamma,
                              const Grad& dbeta, const Finish& finish) {
   const int64_t count = n.x.rows(), dim = n.x.cols(), pieces = (count + kNormRows - 1) / kNormRows;
@@ -58,7 +65,7 @@ void normalize_backward_rows(CpuStream& stream, const NormViews& n, const View& 
       rows::NormSums<T> of_row{0, 0};
       if (dy.defined())
         of_row = rows::normalize_backward_sums(n.x.row<T>(row), n.mean.as<T>()[row], n.rstd.as<T>()[row],
-                                               n.gamma.as<T>(), dy.row<T>(row), gamma_sum, beta_sum, dim);
+                                               n.gamma.as<T>(), dy.row<Y>(row), gamma_sum, beta_sum, dim);
       finish(row, of_row, thread);
     }
   });

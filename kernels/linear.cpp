@@ -3,43 +3,45 @@
 #include <algorithm>
 
 #include "kernels/gemm.h"
+#include "kernels/linear_products.h"
 #include "kernels/pieces.h"
+#include "kernels/widened.h"
 
 namespace dino {
 namespace {
 
-template <class T>
-Matrix<const T> read(const View& x, bool transposed = false) {
-  return {x.as<T>(), x.row_stride, transposed};
-}
+// The definition, in f64.
 
-template <class T>
-Matrix<T> target(const View& x) {
-  return {x.as<T>(), x.row_stride};
-}
+Matrix<const double> read(const View& x, bool transposed = false) { return {x.as<double>(), x.row_stride, transposed}; }
 
-template <class T>
-void forward_all(CpuStream& stream, std::span<const View> in, const View& y) {
+Matrix<double> target(const View& x) { return {x.as<double>(), x.row_stride}; }
+
+void forward_f64(CpuStream& stream, std::span<const View> in, const View& y) {
   const View &x = in[Linear::x], &weight = in[Linear::weight], &bias = in[Linear::bias];
-  const int64_t rows = x.rows(), out = y.cols();
-  if (bias.defined())
-    stream.pool().for_ranges(rows, rows_per_piece(out), [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) std::copy_n(bias.as<T>(), out, y.row<T>(row));
-    });
-  gemm<T>(stream, rows, out, x.cols(), T{1}, read<T>(x), read<T>(weight, true), bias.defined() ? T{1} : T{0}, target<T>(y));
+  for (int64_t row = 0; bias.defined() && row < y.rows(); ++row) std::copy_n(bias.as<double>(), y.cols(), y.row<double>(row));
+  gemm<double>(stream, x.rows(), y.cols(), x.cols(), 1, read(x), read(weight, true), bias.defined() ? 1 : 0, target(y));
 }
 
-template <class T>
-void backward_all(CpuStream& stream, std::span<const View> in, const View& dy, std::span<const Grad> din) {
+void backward_f64(CpuStream& stream, std::span<const View> in, const View& dy, std::span<const Grad> din) {
   const View &x = in[Linear::x], &weight = in[Linear::weight];
   const int64_t rows = dy.rows(), out = dy.cols(), inner = weight.cols();
-  const auto beta = [](const Grad& grad) { return grad.mode == GradMode::add ? T{1} : T{0}; };
+  const auto beta = [](const Grad& grad) { return grad.mode == GradMode::add ? 1.0 : 0.0; };
   if (const Grad& dx = din[Linear::x]; dx.wanted())
-    gemm<T>(stream, rows, inner, out, T{1}, read<T>(dy), read<T>(weight), beta(dx), target<T>(dx.view));
+    gemm<double>(stream, rows, inner, out, 1, read(dy), read(weight), beta(dx), target(dx.view));
   if (const Grad& dw = din[Linear::weight]; dw.wanted())
-    gemm<T>(stream, out, inner, rows, T{1}, read<T>(dy, true), read<T>(x), beta(dw), target<T>(dw.view));
-  if (const Grad& db = din[Linear::bias]; db.wanted()) column_sums<T>(stream, dy, db.view.as<T>(), db.mode);
+    gemm<double>(stream, out, inner, rows, 1, read(dy, true), read(x), beta(dw), target(dw.view));
 }
+
+/// A copy in bf16: what multiplies bf16 is bf16 itself.
+View rounded(CpuStream& stream, const View& x) {
+  const View copy{stream.wide_scratch(static_cast<size_t>(x.count()) * sizeof(BFloat16)), Dtype::bf16, x.shape};
+  stream.pool().for_ranges(x.rows(), rows_per_piece(x.cols()), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) rows::convert(x.row<float>(row), copy.row<BFloat16>(row), x.cols());
+  });
+  return copy;
+}
+
+bool slow_bf16(const View& x) { return x.dtype == Dtype::bf16 && !multiplies_bf16(); }
 
 Case<Linear> linear_case(int64_t rows, int64_t in, int64_t out, bool with_bias = true) {
   return {{}, {{{rows, in}}, {{out, in}}, {with_bias ? Shape{out} : Shape{}}}};
@@ -56,12 +58,31 @@ std::vector<Spec> Linear::infer(std::span<const Spec> in) const {
 }
 
 void Linear::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
-  with_float(out[y].dtype, [&](auto zero) { forward_all<decltype(zero)>(stream, in, out[y]); });
+  if (in[x].dtype == Dtype::f64) return forward_f64(stream, in, out[y]);
+  if (slow_bf16(in[x])) return detail::widened_forward(*this, stream, in, out);
+  // A bias in bf16 is a copy for GPUs; oneDNN adds it in f32.
+  View wide_bias = in[bias];
+  std::vector<float> values;
+  if (in[bias].defined() && in[bias].dtype == Dtype::bf16) {
+    values.resize(static_cast<size_t>(in[bias].count()));
+    rows::convert(in[bias].as<BFloat16>(), values.data(), in[bias].count());
+    wide_bias = View(values.data(), Dtype::f32, in[bias].shape);
+  }
+  multiply_rows(stream, in[x], in[weight], true, wide_bias, out[y], false);
 }
 
-void Linear::backward(CpuStream& stream, std::span<const View> in, std::span<const View>, std::span<const View> dout,
+void Linear::backward(CpuStream& stream, std::span<const View> in, std::span<const View> out, std::span<const View> dout,
                       std::span<const Grad> din) const {
-  with_float(dout[y].dtype, [&](auto zero) { backward_all<decltype(zero)>(stream, in, dout[y], din); });
+  const Grad &dx = din[x], &dw = din[weight], &db = din[bias];
+  if (slow_bf16(in[x])) return detail::widened_backward(*this, stream, in, out, dout, din);
+  if (in[x].dtype == Dtype::f64) {
+    backward_f64(stream, in, dout[y], din);
+  } else {
+    const View dy = in[x].dtype == dout[y].dtype ? dout[y] : rounded(stream, dout[y]);
+    if (dx.wanted()) multiply_rows(stream, dy, in[weight], false, {}, dx.view, dx.mode == GradMode::add);
+    if (dw.wanted()) multiply_columns(stream, dy, in[x], dw.view, dw.mode == GradMode::add);
+  }
+  if (db.wanted()) column_sums(stream, dout[y], db.view, db.mode);
 }
 
 double Linear::flops(std::span<const Spec> in) const {

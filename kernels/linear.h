@@ -16,6 +16,7 @@ struct Linear {
   static constexpr uint32_t kWideGradients = bit(weight) | bit(bias);
   static constexpr uint32_t kDifferentiable = bit(x) | bit(weight) | bit(bias);
   static constexpr bool kStridedInputs = true;
+  static constexpr bool kOwnBf16 = true;
 
   Dtype output = Dtype::none;  ///< of y: f32, though x is bf16; none: as x
 

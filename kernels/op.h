@@ -90,7 +90,7 @@ inline constexpr bool kBackwardOnAll<O, std::tuple<Stream...>> = (BackwardOn<O, 
 ///  - `cases(Tiny)` and `cases(Real)`.
 /// An op may also have `flops(specs)`, for benches, and `kStridedInputs`, if its matrices may have strided rows.
 ///
-/// Ops run in f64 (CPU only), in f32, or with values in bf16 (CUDA only). Beside bf16 values, parameters, statistics and
+/// Ops run in f64 (CPU only), in f32, or with values in bf16 (on the CPU where they say `kOwnBf16`, else by kernels/widened.h). Beside bf16 values, parameters, statistics and
 /// sums stay f32: `kWideInputs` masks the inputs that do, and `kWideGradients` those whose gradients do although they
 /// are given as bf16 copies. An op whose inputs are wide but whose result may be bf16 has a member `Dtype output`, where
 /// none means the dtype of its first input.

@@ -28,12 +28,12 @@ double clip_factor(double clip, T norm) {
   return factor < 1 ? static_cast<double>(factor) : 1;
 }
 
-/// Runs f(tensor, segment, begin, end) over pieces of all active tensors.
-template <class F>
-void for_active_pieces(CpuStream& stream, const View& segments, F&& f) {
-  struct Piece {
-    int64_t tensor, begin, end;
-  };
+/// A part of an active tensor, as places in the flat buffers.
+struct Piece {
+  int64_t tensor, begin, end;
+};
+
+std::vector<Piece> active_pieces(const View& segments) {
   std::vector<Piece> pieces;
   for (int64_t tensor = 0; tensor < segments.rows(); ++tensor) {
     const int64_t* segment = segment_of(segments, tensor);
@@ -41,6 +41,13 @@ void for_active_pieces(CpuStream& stream, const View& segments, F&& f) {
     for (int64_t begin = 0; begin < segment[kCount]; begin += kPiece)
       pieces.push_back({tensor, segment[kBegin] + begin, segment[kBegin] + std::min(segment[kCount], begin + kPiece)});
   }
+  return pieces;
+}
+
+/// Runs f(tensor, segment, begin, end) over pieces of all active tensors.
+template <class F>
+void for_active_pieces(CpuStream& stream, const View& segments, F&& f) {
+  const std::vector<Piece> pieces = active_pieces(segments);
   stream.pool().parallel(static_cast<int64_t>(pieces.size()), [&](int64_t i, int) {
     const Piece& piece = pieces[static_cast<size_t>(i)];
     f(piece.tensor, segment_of(segments, piece.tensor), piece.begin, piece.end);
@@ -99,11 +106,16 @@ std::vector<Spec> GradNorm::infer(std::span<const Spec> in) const {
 void GradNorm::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
   with_float(in[grad].dtype, [&](auto zero) {
     using T = decltype(zero);
-    stream.pool().parallel(in[segments].rows(), [&](int64_t tensor, int) {
-      const int64_t* segment = segment_of(in[segments], tensor);
-      const double sum = segment[kActive] ? squared_norm(in[grad].as<T>() + segment[kBegin], segment[kCount]) : 0;
-      out[norms].as<T>()[tensor] = static_cast<T>(std::sqrt(sum));
+    const std::vector<Piece> pieces = active_pieces(in[segments]);
+    std::vector<double> sums(pieces.size());
+    stream.pool().parallel(static_cast<int64_t>(pieces.size()), [&](int64_t i, int) {
+      const Piece& piece = pieces[static_cast<size_t>(i)];
+      sums[static_cast<size_t>(i)] = squared_norm(in[grad].as<T>() + piece.begin, piece.end - piece.begin);
     });
+    std::vector<double> of_tensor(static_cast<size_t>(in[segments].rows()));
+    for (size_t i = 0; i < pieces.size(); ++i) of_tensor[static_cast<size_t>(pieces[i].tensor)] += sums[i];
+    for (size_t tensor = 0; tensor < of_tensor.size(); ++tensor)
+      out[norms].as<T>()[tensor] = static_cast<T>(std::sqrt(of_tensor[tensor]));
   });
 }
 
@@ -123,12 +135,47 @@ void Health::forward(CpuStream&, std::span<const View> in, std::span<const View>
   });
 }
 
+namespace {
+
+/// Elements per piece of a pass over all buffers of AdamW: seven of them stay in a core's cache.
+constexpr int64_t kFusedPiece = 16384;
+
+/// What happens to the elements [begin, end) of the flat buffers.
+struct AdamWUpdate {
+  int64_t begin, end;
+  rows::AdamWScalars scalars;
+};
+
+/// Counts the steps of the active tensors, and says what happens to each.
+template <class T>
+std::vector<AdamWUpdate> adamw_updates(const AdamW& op, const StepScalars& now, std::span<const View> in,
+                                       std::span<const View> out) {
+  std::vector<AdamWUpdate> updates;
+  for (int64_t tensor = 0; tensor < in[AdamW::segments].rows(); ++tensor) {
+    const int64_t* segment = segment_of(in[AdamW::segments], tensor);
+    if (!segment[kActive]) continue;
+    const double t = static_cast<double>(out[AdamW::new_steps].as<T>()[tensor] += 1);
+    updates.push_back({segment[kBegin], segment[kBegin] + segment[kCount],
+                       {.grad_scale = clip_factor(op.clip, in[AdamW::norms].as<T>()[tensor]),
+                        .beta1 = op.beta1,
+                        .beta2 = op.beta2,
+                        .eps = op.eps,
+                        .keep = segment[kRegularized] ? 1 - now.learning_rate * now.weight_decay : 1,
+                        .step_size = now.learning_rate / (1 - std::pow(op.beta1, t)),
+                        .inv_sqrt_bias2 = 1 / std::sqrt(1 - std::pow(op.beta2, t))}});
+  }
+  return updates;
+}
+
+}  // namespace
+
 std::vector<Spec> AdamW::infer(std::span<const Spec> in) const {
   require_table<AdamW>(in, segments, norms);
   require_like_first<AdamW>(in, {grad, m, v});
   require_dtype_of_first<AdamW>(in, {steps, norms, healthy});
   require<AdamW>(in[steps].shape == in[norms].shape && in[healthy].shape == Shape{1},
                  "steps must be [tensors] and healthy [1]", in);
+  require<AdamW>(!bf16_copies || in[weight].dtype == Dtype::f32, "only f32 has copies in bf16", in);
   if (in[teacher].defined()) {
     require_dtype_of_first<AdamW>(in, {teacher});
     require<AdamW>(in[teacher].shape.rank == 1 && in[teacher].shape[0] <= in[weight].shape.count(),
@@ -139,32 +186,33 @@ std::vector<Spec> AdamW::infer(std::span<const Spec> in) const {
 }
 
 void AdamW::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
-  check(!bf16_copies, "adamw: bf16 copies exist on CUDA only");
   copy_unless_same(in[weight], out[new_weight]);
   copy_unless_same(in[m], out[new_m]);
   copy_unless_same(in[v], out[new_v]);
   copy_unless_same(in[steps], out[new_steps]);
   if (in[teacher].defined()) copy_unless_same(in[teacher], out[new_teacher]);
-  const double rate = stream.step().learning_rate, decay = stream.step().weight_decay;
   with_float(in[weight].dtype, [&](auto zero) {
     using T = decltype(zero);
-    if (in[healthy].as<T>()[0] == T{0}) return;
-    T* step = out[new_steps].as<T>();
-    for (int64_t tensor = 0; tensor < in[segments].rows(); ++tensor)
-      if (segment_of(in[segments], tensor)[kActive]) step[tensor] += 1;
-    for_active_pieces(stream, in[segments], [&](int64_t tensor, const int64_t* segment, int64_t begin, int64_t end) {
-      const double t = static_cast<double>(step[tensor]);
-      const rows::AdamWScalars scalars{.grad_scale = clip_factor(clip, in[norms].as<T>()[tensor]),
-                                       .beta1 = beta1,
-                                       .beta2 = beta2,
-                                       .eps = eps,
-                                       .keep = segment[kRegularized] ? 1 - rate * decay : 1,
-                                       .step_size = rate / (1 - std::pow(beta1, t)),
-                                       .inv_sqrt_bias2 = 1 / std::sqrt(1 - std::pow(beta2, t))};
-      rows::adamw(scalars, in[grad].as<T>() + begin, out[new_weight].as<T>() + begin, out[new_m].as<T>() + begin,
-                  out[new_v].as<T>() + begin, end - begin);
+    const bool healthy_step = in[healthy].as<T>()[0] != T{0};
+    const std::vector<AdamWUpdate> updates = healthy_step ? adamw_updates<T>(*this, stream.step(), in, out) : std::vector<AdamWUpdate>();
+    T* w = out[new_weight].as<T>();
+    // One pass: what a piece reads and writes stays in a core's own cache until the last of it is done.
+    stream.pool().for_ranges(in[weight].count(), kFusedPiece, [&](int64_t begin, int64_t end) {
+      for (const AdamWUpdate& update : updates) {
+        const int64_t first = std::max(begin, update.begin), count = std::min(end, update.end) - first;
+        if (count > 0)
+          rows::adamw(update.scalars, in[grad].as<T>() + first, w + first, out[new_m].as<T>() + first,
+                      out[new_v].as<T>() + first, count);
+      }
+      const int64_t averaged = in[teacher].defined() ? std::min(end, in[teacher].count()) - begin : 0;
+      T* average = averaged > 0 ? out[new_teacher].as<T>() + begin : nullptr;
+      if (healthy_step && averaged > 0) rows::ema(stream.step().teacher_momentum, w + begin, average, averaged);
+      if constexpr (std::is_same_v<T, float>) {
+        if (!bf16_copies) return;
+        rows::convert(w + begin, out[weight_copy].as<BFloat16>() + begin, end - begin);
+        if (averaged > 0) rows::convert(average, out[teacher_copy].as<BFloat16>() + begin, averaged);
+      }
     });
-    if (in[teacher].defined()) ema<T>(stream, stream.step().teacher_momentum, out[new_weight], out[new_teacher]);
   });
 }
 

@@ -50,7 +50,7 @@ struct Health {
 /// AdamW with decoupled weight decay (Loshchilov, Hutter, 2019) after clipping each tensor's gradient to norm `clip`:
 /// w ← w(1 − ηδ) − (η / (1 − β₁ᵗ)) · m / (√v / √(1 − β₂ᵗ) + eps), η and δ from the step scalars, t counted per tensor.
 /// With a teacher also teacher ← m · teacher + (1 − m) · w for all elements that it has, as Ema does, and with
-/// `bf16_copies` (CUDA only) weights and teacher rounded to bf16, so that one pass over the parameters is enough.
+/// `bf16_copies` (of f32 only) weights and teacher rounded to bf16, so that one pass over the parameters is enough.
 /// Outputs may be the inputs themselves.
 struct AdamW {
   static constexpr std::string_view kName = "adamw";

@@ -22,7 +22,7 @@ std::vector<Spec> Gelu::infer(std::span<const Spec> in) const {
 }
 
 void Gelu::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
-  with_float(in[x].dtype, [&](auto zero) {
+  with_real(in[x].dtype, [&](auto zero) {
     using T = decltype(zero);
     for_rows(stream, in[x], [&](int64_t row) { rows::gelu(in[x].row<T>(row), out[y].row<T>(row), in[x].cols()); });
   });
@@ -32,7 +32,7 @@ void Gelu::backward(CpuStream& stream, std::span<const View> in, std::span<const
                     std::span<const Grad> din) const {
   const Grad& dx = din[x];
   if (!dx.wanted()) return;
-  with_float(in[x].dtype, [&](auto zero) {
+  with_real(in[x].dtype, [&](auto zero) {
     using T = decltype(zero);
     for_rows(stream, in[x], [&](int64_t row) {
       rows::gelu_backward(in[x].row<T>(row), dout[y].row<T>(row), dx.view.row<T>(row), in[x].cols(), dx.mode == GradMode::add);

@@ -13,6 +13,7 @@ struct Gelu {
   static constexpr std::array<std::string_view, 1> kOutputs = {"y"};
   enum Inputs { x };
   enum Outputs { y };
+  static constexpr bool kOwnBf16 = true;
   static constexpr uint32_t kDifferentiable = bit(x);
 
   /// x of any shape → y of the same shape.

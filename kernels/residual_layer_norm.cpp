@@ -12,6 +12,16 @@ T factor_of(const ResidualLayerNorm& op, const View& scale, int64_t row) {
   return scale.as<T>()[op.cls_only ? row : op.sequences.sequence_of(row)];
 }
 
+/// Calls f(zero of x's type, of branch's, of y's): all f64, or f32, where branch and y may be bf16.
+template <class F>
+void with_types(Dtype branch, Dtype y, Dtype x, const F& f) {
+  with_norm_types(x, y, [&](auto zero, auto y_zero) {
+    if constexpr (std::is_same_v<decltype(zero), float>)
+      if (branch == Dtype::bf16) return f(zero, BFloat16{}, y_zero);
+    f(zero, zero, y_zero);
+  });
+}
+
 }  // namespace
 
 std::vector<Spec> ResidualLayerNorm::infer(std::span<const Spec> in) const {
@@ -33,13 +43,15 @@ std::vector<Spec> ResidualLayerNorm::infer(std::span<const Spec> in) const {
 void ResidualLayerNorm::forward(CpuStream& stream, std::span<const View> in,
                                 std::span<const View> out) const {
   const NormViews n{out[sum], in[gamma], out[mean], out[rstd]};
-  with_float(out[y].dtype, [&](auto zero) {
+  with_types(in[branch].dtype, out[y].dtype, out[sum].dtype, [&](auto zero, auto branch_zero, auto y_zero) {
     using T = decltype(zero);
+    using B = decltype(branch_zero);
+    using Y = decltype(y_zero);
     stream.pool().for_ranges(in[x].rows(), kNormRows, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
-        rows::add_scaled(in[x].row<T>(row), factor_of<T>(*this, in[scale], row), in[branch].row<T>(row),
+        rows::add_scaled(in[x].row<T>(row), factor_of<T>(*this, in[scale], row), in[branch].row<B>(row),
                          out[sum].row<T>(row), in[x].cols());
-        normalize_row(n, in[beta], eps, row, out[y].row<T>(row));
+        normalize_row<T>(n, in[beta], eps, row, out[y].row<Y>(row));
       }
     });
   });
@@ -51,9 +63,12 @@ void ResidualLayerNorm::backward(CpuStream& stream, std::span<const View> in, st
   const View &dsum = dout[sum], &dy = dout[y];
   const Grad &dx = din[x], &dbranch = din[branch];
   const int64_t dim = n.x.cols();
-  with_float(n.x.dtype, [&](auto zero) {
+  const Dtype branch_dtype = dbranch.wanted() ? dbranch.view.dtype : n.x.dtype, y_dtype = dy.defined() ? dy.dtype : n.x.dtype;
+  with_types(branch_dtype, y_dtype, n.x.dtype, [&](auto zero, auto branch_zero, auto y_zero) {
     using T = decltype(zero);
-    normalize_backward_rows<T>(
+    using B = decltype(branch_zero);
+    using Y = decltype(y_zero);
+    normalize_backward_rows<T, Y>(
         stream, n, dy, din[gamma], din[beta], [&](int64_t row, const auto& sums, int thread) {
           if (!dx.wanted() && !dbranch.wanted()) return;
           T* d = reinterpret_cast<T*>(stream.scratch(thread, static_cast<size_t>(dim) * sizeof(T)));
@@ -61,10 +76,10 @@ void ResidualLayerNorm::backward(CpuStream& stream, std::span<const View> in, st
             std::copy_n(dsum.row<T>(row), dim, d);
           else
             std::fill_n(d, dim, T{0});
-          if (dy.defined()) normalize_row_backward(n, dy, row, sums, d, true);
+          if (dy.defined()) normalize_row_backward<T, Y>(n, dy, row, sums, d, true);
           if (dx.wanted()) rows::axpy(T{1}, d, dx.view.row<T>(row), dim, dx.mode == GradMode::add);
           if (dbranch.wanted())
-            rows::axpy(factor_of<T>(*this, in[scale], row), d, dbranch.view.row<T>(row), dim,
+            rows::axpy(factor_of<T>(*this, in[scale], row), d, dbranch.view.row<B>(row), dim,
                        dbranch.mode == GradMode::add);
         });
   });

@@ -17,6 +17,7 @@ struct ResidualLayerNorm {
   enum Outputs { sum, y, mean, rstd };
   static constexpr uint32_t kWideInputs = bit(x) | bit(scale) | bit(gamma) | bit(beta);
   static constexpr uint32_t kGradOutputs = bit(sum) | bit(y);
+  static constexpr bool kOwnBf16 = true;
   static constexpr uint32_t kDifferentiable = bit(x) | bit(branch) | bit(gamma) | bit(beta);
 
   double eps = 1e-6;

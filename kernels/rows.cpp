@@ -34,6 +34,38 @@ HWY_INLINE void for_vectors(int64_t n, const Body& body) {
   }
 }
 
+void Widen(const BFloat16* x, float* y, int64_t n) {
+  const D d;
+  const hn::RebindToUnsigned<D> bits;
+  const hn::Rebind<uint16_t, D> half;
+  const auto* from = reinterpret_cast<const uint16_t*>(x);
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    hn::StoreU(hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(bits, hn::LoadU(half, from + i)))), d, y + i);
+  for (; i < n; ++i) y[i] = static_cast<float>(x[i]);
+}
+
+void Narrow(const float* x, BFloat16* y, int64_t n) {
+  const D d;
+  const hn::RebindToUnsigned<D> bits;
+  const hn::RebindToSigned<D> integer;
+  const hn::Rebind<uint16_t, D> half;
+  auto* to = reinterpret_cast<uint16_t*>(y);
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const V v = hn::LoadU(d, x + i);
+    const auto all = hn::BitCast(bits, v);
+    const auto odd = hn::And(hn::ShiftRight<16>(all), hn::Set(bits, 1));
+    const auto rounded = hn::Add(all, hn::Add(hn::Set(bits, 0x7FFF), odd));
+    const auto quiet = hn::Or(all, hn::Set(bits, 0x400000));
+    const auto result = hn::IfThenElse(hn::RebindMask(bits, hn::IsNaN(v)), quiet, rounded);
+    hn::StoreU(hn::DemoteTo(half, hn::BitCast(integer, hn::ShiftRight<16>(result))), half, to + i);
+  }
+  for (; i < n; ++i) y[i] = BFloat16(x[i]);
+}
+
 float Sum(const float* x, int64_t n) {
   V sum = hn::Zero(D());
   for_vectors(n, [&](int64_t, auto load, auto, auto) HWY_ATTR { sum = hn::Add(sum, load(x)); });
@@ -207,6 +239,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace dino::rows {
 
+HWY_EXPORT(Widen);
+HWY_EXPORT(Narrow);
 HWY_EXPORT(Sum);
 HWY_EXPORT(Dot);
 HWY_EXPORT(Max);
@@ -225,6 +259,8 @@ HWY_EXPORT(SoftmaxBackward);
 HWY_EXPORT(AdamW);
 HWY_EXPORT(Ema);
 
+void convert(const BFloat16* x, float* y, int64_t n) { HWY_DYNAMIC_DISPATCH(Widen)(x, y, n); }
+void convert(const float* x, BFloat16* y, int64_t n) { HWY_DYNAMIC_DISPATCH(Narrow)(x, y, n); }
 float sum(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(Sum)(x, n); }
 float dot(const float* x, const float* y, int64_t n) { return HWY_DYNAMIC_DISPATCH(Dot)(x, y, n); }
 float max(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(Max)(x, n); }

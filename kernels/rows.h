@@ -2,11 +2,18 @@
 
 #include <cstdint>
 
+#include "kernels/bfloat16.h"
+
 namespace dino::rows {
 
 /// Arithmetic on dense rows. The double overloads are plain loops and define the results; the float overloads are the
-/// same in vectors (Highway, with the widest instructions of the processor chosen at run time). `add` says whether a
+/// same in vectors (Highway, with the widest instructions of the processor chosen at run time), also
+/// where some rows are bf16. `add` says whether a
 /// target is overwritten or added to. Targets may be one of the sources.
+
+/// y = x in the other type; to bf16 by rounding to the nearest, ties to even.
+void convert(const BFloat16* x, float* y, int64_t n);
+void convert(const float* x, BFloat16* y, int64_t n);
 
 float sum(const float* x, int64_t n);
 double sum(const double* x, int64_t n);
@@ -23,10 +30,13 @@ double squared_deviation(const double* x, double mean, int64_t n);
 
 /// y = or += a · x.
 void axpy(float a, const float* x, float* y, int64_t n, bool add);
+void axpy(float a, const float* x, BFloat16* y, int64_t n, bool add);
+void axpy(float a, const BFloat16* x, float* y, int64_t n, bool add);
 void axpy(double a, const double* x, double* y, int64_t n, bool add);
 
 /// z = x + a · y.
 void add_scaled(const float* x, float a, const float* y, float* z, int64_t n);
+void add_scaled(const float* x, float a, const BFloat16* y, float* z, int64_t n);
 void add_scaled(const double* x, double a, const double* y, double* z, int64_t n);
 
 /// y = exp(scale · x − shift); returns Σ y.
@@ -35,6 +45,7 @@ double exp_sum(const double* x, double scale, double shift, double* y, int64_t n
 
 /// y = (x − mean) · rstd · gamma + beta.
 void normalize(const float* x, float mean, float rstd, const float* gamma, const float* beta, float* y, int64_t n);
+void normalize(const float* x, float mean, float rstd, const float* gamma, const float* beta, BFloat16* y, int64_t n);
 void normalize(const double* x, double mean, double rstd, const double* gamma, const double* beta, double* y, int64_t n);
 
 /// Sums that layer norm's backward needs of one row, with x̂ = (x − mean) · rstd: returns {Σ dy·gamma, Σ dy·gamma·x̂} and
@@ -45,21 +56,27 @@ struct NormSums {
 };
 NormSums<float> normalize_backward_sums(const float* x, float mean, float rstd, const float* gamma, const float* dy,
                                         float* dgamma, float* dbeta, int64_t n);
+NormSums<float> normalize_backward_sums(const float* x, float mean, float rstd, const float* gamma, const BFloat16* dy,
+                                        float* dgamma, float* dbeta, int64_t n);
 NormSums<double> normalize_backward_sums(const double* x, double mean, double rstd, const double* gamma,
                                          const double* dy, double* dgamma, double* dbeta, int64_t n);
 
 /// dx = or += rstd · (dy·gamma − mean_grad − x̂ · mean_grad_x).
 void normalize_backward(const float* x, float mean, float rstd, const float* gamma, const float* dy, float mean_grad,
                         float mean_grad_x, float* dx, int64_t n, bool add);
+void normalize_backward(const float* x, float mean, float rstd, const float* gamma, const BFloat16* dy, float mean_grad,
+                        float mean_grad_x, float* dx, int64_t n, bool add);
 void normalize_backward(const double* x, double mean, double rstd, const double* gamma, const double* dy,
                         double mean_grad, double mean_grad_x, double* dx, int64_t n, bool add);
 
 /// y = x · Φ(x), the exact Gaussian error linear unit (Hendrycks, Gimpel, 2016).
 void gelu(const float* x, float* y, int64_t n);
+void gelu(const BFloat16* x, BFloat16* y, int64_t n);
 void gelu(const double* x, double* y, int64_t n);
 
 /// dx = or += dy · (Φ(x) + x · φ(x)).
 void gelu_backward(const float* x, const float* dy, float* dx, int64_t n, bool add);
+void gelu_backward(const BFloat16* x, const BFloat16* dy, BFloat16* dx, int64_t n, bool add);
 void gelu_backward(const double* x, const double* dy, double* dx, int64_t n, bool add);
 
 /// y = max(x, 0); NaN stays NaN.

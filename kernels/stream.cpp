@@ -22,4 +22,6 @@ std::byte* CpuStream::scratch(int thread, size_t bytes) { return scratch_[static
 
 std::byte* CpuStream::shared_scratch(size_t bytes) { return shared_.at_least(bytes); }
 
+std::byte* CpuStream::wide_scratch(size_t bytes) { return wide_.at_least(bytes); }
+
 }  // namespace dino

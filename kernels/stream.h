@@ -31,6 +31,9 @@ class CpuStream {
   /// It must be asked for outside of parallel sections.
   std::byte* shared_scratch(size_t bytes);
 
+  /// The same for copies of what an op reads and writes, so apart from what the op itself asks for.
+  std::byte* wide_scratch(size_t bytes);
+
   /// The one object of type T of this stream, made when first asked for: where an op's `.cpp` keeps library primitives
   /// that are costly to create. It must be asked for outside of parallel sections.
   template <class T>
@@ -55,7 +58,7 @@ class CpuStream {
   };
   ThreadPool pool_;
   std::vector<Block> scratch_;
-  Block shared_;
+  Block shared_, wide_;
   std::map<std::type_index, std::shared_ptr<void>> caches_;
   StepScalars step_;
 };

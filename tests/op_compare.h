@@ -18,6 +18,46 @@ inline double epsilon(Dtype dtype) {
   }
 }
 
+/// One way in which an op may run.
+template <class O>
+struct Variant {
+  O op;
+  Dtype dtype;
+  std::string name;
+};
+
+/// The op in each of `dtypes`, and in bf16, if it takes that, with each type that its result may have.
+template <class O>
+std::vector<Variant<O>> variants(const O& op, std::initializer_list<Dtype> dtypes) {
+  std::vector<Variant<O>> result;
+  for (const Dtype dtype : dtypes) result.push_back({op, dtype, std::string(name_of(dtype))});
+  if constexpr (takes_bf16<O>()) {
+    if constexpr (requires(O o) { o.output; }) {
+      for (const Dtype output : {Dtype::bf16, Dtype::f32}) {
+        O variant = op;
+        variant.output = output;
+        result.push_back({variant, Dtype::bf16, str("bf16 to ", name_of(output))});
+      }
+    } else {
+      result.push_back({op, Dtype::bf16, "bf16"});
+    }
+  }
+  return result;
+}
+
+/// Calls body(variant, inputs) for every small case of O and all its variants.
+template <class O, class Body>
+void for_variants(std::initializer_list<Dtype> dtypes, const Body& body) {
+  size_t index = 0;
+  for (const Case<O>& c : O::cases(Tiny{})) {
+    for (const Variant<O>& variant : variants(c.op, dtypes)) {
+      INFO(O::kName << " case " << index << ", " << variant.name);
+      body(variant, make_inputs(c, variant.dtype));
+    }
+    ++index;
+  }
+}
+
 /// Calls body(case, inputs, place) for every small case of O.
 template <class O, class Body>
 void for_cases(Dtype dtype, const Body& body) {
@@ -71,5 +111,60 @@ inline std::vector<View> absent(const Buffers& values, uint32_t kept) {
     result.push_back(kept >> i & 1 ? values[i].view() : values[i].without_data());
   return result;
 }
+
+/// Outputs and gradients of one run.
+struct Results {
+  Buffers out, din;
+};
+
+/// What results are compared with: the exact ones of the CPU in f64, and those of inputs that were rounded
+/// otherwise, which say how well the problem is conditioned.
+template <class O>
+struct Expected {
+  Results exact;
+  std::array<Results, 3> others;
+
+  Expected(const Variant<O>& variant, CpuStream& stream, const Buffers& in, const Buffers& dout) {
+    O op = variant.op;
+    if constexpr (requires { op.output; }) op.output = Dtype::none;
+    const auto run = [&](const Buffers& given, const Buffers& gradients) {
+      Results results{forward(op, stream, given), {}};
+      if constexpr (DifferentiableOp<O>) results.din = backward(op, stream, given, results.out, gradients);
+      return results;
+    };
+    Buffers exact_in, exact_dout;
+    for (const Buffer& buffer : in) exact_in.push_back(buffer.as(Dtype::f64));
+    for (const Buffer& buffer : dout) exact_dout.push_back(buffer.as(Dtype::f64));
+    exact = run(exact_in, exact_dout);
+    for (uint32_t draw = 0; draw < others.size(); ++draw)
+      others[draw] = run(rounded_otherwise(exact_in, draw, variant.dtype),
+                         rounded_otherwise(exact_dout, draw + 100, variant.dtype));
+  }
+};
+
+/// A plain kernel errs about as much as an exact one whose inputs were rounded otherwise, plus a rounding of
+/// the result. `got` may err twice as much. `plain`, if there is one, is the result of such a kernel.
+template <class O>
+void check_close(const Buffers& got, const Expected<O>& expected, Buffers Results::*which,
+                 const Results* plain, Dtype dtype, const auto& names) {
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (!got[i].defined()) continue;
+    INFO(names[i]);
+    const Buffer& exact = (expected.exact.*which)[i];
+    if (!got[i].is_float()) {
+      CHECK(got[i].equal_bits(exact));
+      continue;
+    }
+    double error = plain ? distance((plain->*which)[i], exact) : 0;
+    for (const Results& other : expected.others) error = std::max(error, distance((other.*which)[i], exact));
+    const double bound = 2 * (error + epsilon(dtype) * largest(exact));
+    INFO("error " << distance(got[i], exact) << ", bound " << bound << ", largest " << largest(exact));
+    CHECK(distance(got[i], exact) <= bound);
+  }
+}
+
+/// Roundings by which a sum into what was there may differ from the sum of both: the terms are the same, but
+/// may be added up in another order, in at least f32.
+inline double sum_roundings(Dtype dtype) { return dtype == Dtype::bf16 ? 2 : 16; }
 
 }  // namespace dino::test

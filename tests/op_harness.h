@@ -12,6 +12,7 @@
 
 #include "kernels/op.h"
 #include "kernels/philox.h"
+#include "kernels/widened.h"
 
 /// What tests need to run any op on any of its cases: memory with guards around it, fills, and forward and
 /// backward in one call each.
@@ -287,7 +288,7 @@ template <class O>
 Buffers forward(const O& op, CpuStream& stream, const Buffers& in) {
   Buffers out;
   for (const Spec& spec : op.infer(specs(in))) out.emplace_back(spec);
-  op.forward(stream, views(in), views(out));
+  forward_on(op, stream, views(in), views(out));
   return out;
 }
 
@@ -338,7 +339,7 @@ inline std::vector<Grad> grads(const Buffers& din, GradMode mode) {
 template <class O>
 Buffers backward(const O& op, CpuStream& stream, const Buffers& in, const Buffers& out, const Buffers& dout) {
   Buffers din = make_input_gradients<O>(in);
-  op.backward(stream, views(in), views(out), views(dout), grads(din, GradMode::write));
+  backward_on(op, stream, views(in), views(out), views(dout), grads(din, GradMode::write));
   return din;
 }
 

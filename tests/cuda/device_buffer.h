@@ -99,29 +99,4 @@ inline CudaStream& cuda_stream() {
   return stream;
 }
 
-/// Every way in which an op may run on the device: f32, and bf16 with each type that its result may have.
-template <class O>
-struct Variant {
-  O op;
-  Dtype dtype;
-  std::string name;
-};
-
-template <class O>
-std::vector<Variant<O>> variants(const O& op) {
-  std::vector<Variant<O>> result{{op, Dtype::f32, "f32"}};
-  if constexpr (takes_bf16<O>()) {
-    if constexpr (requires { result[0].op.output; }) {
-      for (const Dtype output : {Dtype::bf16, Dtype::f32}) {
-        O variant = op;
-        variant.output = output;
-        result.push_back({variant, Dtype::bf16, str("bf16 to ", name_of(output))});
-      }
-    } else {
-      result.push_back({op, Dtype::bf16, "bf16"});
-    }
-  }
-  return result;
-}
-
 }  // namespace dino::test

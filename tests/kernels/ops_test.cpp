@@ -9,7 +9,12 @@ using namespace dino::test;
 // Every op of the engine, on every small case of its own: no op needs a line here.
 namespace {
 
-constexpr std::array<Dtype, 2> kFloats = {Dtype::f64, Dtype::f32};
+/// Calls body(op, inputs) for all small cases and types.
+template <class O, class Body>
+void for_all_variants(const Body& body) {
+  for_variants<O>({Dtype::f64, Dtype::f32},
+                  [&](const Variant<O>& variant, const Buffers& in) { body(variant.op, in); });
+}
 
 template <class Body>
 void for_differentiable_ops(const Body& body) {
@@ -109,11 +114,6 @@ TEST_CASE("every op's gradient equals central differences in f64") {
 
 // 2. f32 against f64
 
-/// Outputs and gradients of one run; the dtype says in which arithmetic.
-struct Results {
-  Buffers out, din;
-};
-
 template <class O>
 Results run(const O& op, CpuStream& stream, const Buffers& in, const Buffers* dout = nullptr) {
   Results results;
@@ -130,8 +130,8 @@ Results run(const O& op, CpuStream& stream, const Buffers& in, const Buffers* do
 /// because it rounds in every step and not only at both ends.
 constexpr double kRoundings = 16;
 
-void check_close(const Buffers& f32, const Buffers& f64, const std::vector<const Buffers*>& others,
-                 const auto& names) {
+void check_f32(const Buffers& f32, const Buffers& f64, const std::vector<const Buffers*>& others,
+               const auto& names) {
   for (size_t i = 0; i < f32.size(); ++i) {
     INFO(names[i]);
     if (!f32[i].is_float()) {
@@ -159,10 +159,24 @@ TEST_CASE("f32 agrees with f64 forward and backward") {
         const Buffers dout = rounded_otherwise(make_output_gradients<O>(f64.out), draw + 100, Dtype::f32);
         others[draw] = run(c.op, *stream, rounded_otherwise(in, draw, Dtype::f32), &dout);
       }
-      check_close(f32.out, f64.out, {&others[0].out, &others[1].out, &others[2].out}, O::kOutputs);
+      check_f32(f32.out, f64.out, {&others[0].out, &others[1].out, &others[2].out}, O::kOutputs);
       if constexpr (DifferentiableOp<O>)
-        check_close(f32.din, f64.din, {&others[0].din, &others[1].din, &others[2].din}, O::kInputs);
+        check_f32(f32.din, f64.din, {&others[0].din, &others[1].din, &others[2].din}, O::kInputs);
     }
+  });
+}
+
+TEST_CASE("bf16 agrees with f64 forward and backward") {
+  auto stream = make_stream(2);
+  for_each_op<AllOps>([&]<class O>() {
+    for_variants<O>({}, [&](const Variant<O>& variant, const Buffers& in) {
+      const Buffers out = forward(variant.op, *stream, in), dout = make_output_gradients<O>(out);
+      const Expected<O> expected(variant, *stream, in, dout);
+      check_close(out, expected, &Results::out, nullptr, Dtype::bf16, O::kOutputs);
+      if constexpr (DifferentiableOp<O>)
+        check_close(backward(variant.op, *stream, in, out, dout), expected, &Results::din, nullptr,
+                    Dtype::bf16, O::kInputs);
+    });
   });
 }
 
@@ -175,15 +189,15 @@ void check_add(const O& op, CpuStream& stream, const Buffers& in, const Buffers&
   for (size_t i = 0; i < before.size(); ++i)
     if (Draws draws(400 + i); before[i].defined()) fill(before[i], Fill::normal, draws);
   const Buffers sum = copies(before);
-  op.backward(stream, views(in), views(out), views(dout), grads(sum, GradMode::add));
+  backward_on(op, stream, views(in), views(out), views(dout), grads(sum, GradMode::add));
   for (size_t i = 0; i < sum.size(); ++i) {
     if (!sum[i].defined()) continue;
     INFO("mode add, " << O::kInputs[i]);
     Buffer expected = before[i].copy();
     for (int64_t e = 0; e < expected.count(); ++e) expected.set(e, before[i].at(e) + written[i].at(e));
-    // The terms are the same; only where the previous contents join the sum may differ.
     const double scale = largest(before[i]) + largest(written[i]);
-    CHECK(distance(sum[i], expected) <= 16 * epsilon(expected.spec().dtype) * scale);
+    const Dtype dtype = expected.spec().dtype;
+    CHECK(distance(sum[i], expected) <= sum_roundings(dtype) * epsilon(dtype) * scale);
     CHECK(sum[i].guards_intact());
   }
 }
@@ -199,7 +213,7 @@ void check_skip(const O& op, CpuStream& stream, const Buffers& in, const Buffers
     const Buffers din = make_input_gradients<O>(in);
     std::vector<Grad> modes = grads(din, GradMode::skip);
     modes[wanted].mode = GradMode::write;
-    op.backward(stream, views(in), views(out), views(dout), modes);
+    backward_on(op, stream, views(in), views(out), views(dout), modes);
     for (size_t i = 0; i < in.size(); ++i) {
       if (!din[i].defined()) continue;
       INFO("only " << O::kInputs[wanted] << " wanted, looking at " << O::kInputs[i]);
@@ -211,19 +225,18 @@ void check_skip(const O& op, CpuStream& stream, const Buffers& in, const Buffers
 TEST_CASE("gradient modes write, add and skip do what they say") {
   auto stream = make_stream(2);
   for_differentiable_ops([&]<class O>() {
-    for (const Dtype dtype : kFloats)
-      for_cases<O>(dtype, [&](const Case<O>& c, const Buffers& in, const std::string&) {
-        const Buffers out = forward(c.op, *stream, in), dout = make_output_gradients<O>(out);
-        const Buffers written = backward(c.op, *stream, in, out, dout);  // into NaN
-        CHECK(guards_intact(out));
-        for (size_t i = 0; i < written.size(); ++i) {
-          INFO("mode write, " << O::kInputs[i]);
-          CHECK(std::isfinite(distance(written[i], written[i])));
-          CHECK(written[i].guards_intact());
-        }
-        check_add(c.op, *stream, in, out, dout, written);
-        check_skip(c.op, *stream, in, out, dout, written);
-      });
+    for_all_variants<O>([&](const O& op, const Buffers& in) {
+      const Buffers out = forward(op, *stream, in), dout = make_output_gradients<O>(out);
+      const Buffers written = backward(op, *stream, in, out, dout);  // into NaN
+      CHECK(guards_intact(out));
+      for (size_t i = 0; i < written.size(); ++i) {
+        INFO("mode write, " << O::kInputs[i]);
+        CHECK(std::isfinite(distance(written[i], written[i])));
+        CHECK(written[i].guards_intact());
+      }
+      check_add(op, *stream, in, out, dout, written);
+      check_skip(op, *stream, in, out, dout, written);
+    });
   });
 }
 
@@ -232,21 +245,20 @@ TEST_CASE("gradient modes write, add and skip do what they say") {
 TEST_CASE("what an op keeps is enough for its backward") {
   auto stream = make_stream(2);
   for_differentiable_ops([&]<class O>() {
-    for (const Dtype dtype : kFloats)
-      for_cases<O>(dtype, [&](const Case<O>& c, const Buffers& in, const std::string&) {
-        const Buffers out = forward(c.op, *stream, in), dout = make_output_gradients<O>(out);
-        const Buffers expected = backward(c.op, *stream, in, out, dout);
-        const Keep keep = c.op.keep();
-        const Buffers part =
-            backward(c.op, *stream, overwritten(in, keep.inputs), overwritten(out, keep.outputs), dout);
-        // An op that reads what it does not keep fails here, before it would read through a null pointer
-        // below.
-        if (!check_equal_bits(part, expected, "with the rest overwritten, gradient of", O::kInputs)) return;
-        const Buffers din = make_input_gradients<O>(in);
-        c.op.backward(*stream, absent(in, keep.inputs), absent(out, keep.outputs), views(dout),
-                      grads(din, GradMode::write));
-        check_equal_bits(din, expected, "with the rest absent, gradient of", O::kInputs);
-      });
+    for_all_variants<O>([&](const O& op, const Buffers& in) {
+      const Buffers out = forward(op, *stream, in), dout = make_output_gradients<O>(out);
+      const Buffers expected = backward(op, *stream, in, out, dout);
+      const Keep keep = op.keep();
+      const Buffers part =
+          backward(op, *stream, overwritten(in, keep.inputs), overwritten(out, keep.outputs), dout);
+      // An op that reads what it does not keep fails here, before it would read through a null pointer
+      // below.
+      if (!check_equal_bits(part, expected, "with the rest overwritten, gradient of", O::kInputs)) return;
+      const Buffers din = make_input_gradients<O>(in);
+      backward_on(op, *stream, absent(in, keep.inputs), absent(out, keep.outputs), views(dout),
+                  grads(din, GradMode::write));
+      check_equal_bits(din, expected, "with the rest absent, gradient of", O::kInputs);
+    });
   });
 }
 
@@ -255,16 +267,15 @@ TEST_CASE("what an op keeps is enough for its backward") {
 TEST_CASE("results have equal bits for one, two and three threads") {
   auto one = make_stream(1), two = make_stream(2), three = make_stream(3);
   for_each_op<AllOps>([&]<class O>() {
-    for (const Dtype dtype : kFloats)
-      for_cases<O>(dtype, [&](const Case<O>& c, const Buffers& in, const std::string&) {
-        const Results expected = run(c.op, *one, in);
-        for (CpuStream* stream : {two.get(), three.get()}) {
-          INFO(stream->pool().threads() << " threads");
-          const Results results = run(c.op, *stream, in);
-          check_equal_bits(results.out, expected.out, "output", O::kOutputs);
-          check_equal_bits(results.din, expected.din, "gradient of", O::kInputs);
-        }
-      });
+    for_all_variants<O>([&](const O& op, const Buffers& in) {
+      const Results expected = run(op, *one, in);
+      for (CpuStream* stream : {two.get(), three.get()}) {
+        INFO(stream->pool().threads() << " threads");
+        const Results results = run(op, *stream, in);
+        check_equal_bits(results.out, expected.out, "output", O::kOutputs);
+        check_equal_bits(results.din, expected.din, "gradient of", O::kInputs);
+      }
+    });
   });
 }
 
@@ -348,10 +359,7 @@ TEST_CASE("ops that take strided rows give the same with padding between the row
   auto stream = make_stream(2);
   for_each_op<AllOps>([&]<class O>() {
     if constexpr (requires { requires O::kStridedInputs; })
-      for (const Dtype dtype : kFloats)
-        for_cases<O>(dtype, [&](const Case<O>& c, const Buffers& in, const std::string&) {
-          check_strided(c.op, *stream, in);
-        });
+      for_all_variants<O>([&](const O& op, const Buffers& in) { check_strided(op, *stream, in); });
   });
 }
 

@@ -103,7 +103,7 @@ void add_network_options(CLI::App& command, NetworkOptions& options) {
 
 void add_device_options(CLI::App& command, NetworkOptions& options) {
   command.add_option("--device", options.device, "auto, cpu or cuda")->capture_default_str();
-  command.add_option("--precision", options.precision, "f32, or bf16 on a GPU")->capture_default_str();
+  command.add_option("--precision", options.precision, "f32, or bf16")->capture_default_str();
 }
 
 void add_image_options(CLI::App& command, NetworkOptions& options) {

@@ -1,0 +1,333 @@
+#include "kernels/linear_products.h"
+
+#include <algorithm>
+#include <cstring>
+#include <dnnl.hpp>
+#include <map>
+#include <tuple>
+
+#include "kernels/gemm.h"
+#include "kernels/rows.h"
+
+namespace dino {
+namespace {
+
+using Tag = dnnl::memory::format_tag;
+using Type = dnnl::memory::data_type;
+
+Type type_of(Dtype dtype) { return dtype == Dtype::bf16 ? Type::bf16 : Type::f32; }
+
+int64_t pieces_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+/// [0, n) in `count` pieces of equal size, a multiple of `unit`, but for the last.
+struct Cut {
+  int64_t n, size, count;
+
+  Cut(int64_t n, int64_t wanted, int64_t unit) : n(n) {
+    const int64_t pieces = std::max<int64_t>(1, pieces_of(n, wanted));
+    size = pieces_of(pieces_of(n, pieces), unit) * unit;
+    count = pieces_of(n, size);
+  }
+  int64_t begin(int64_t piece) const { return piece * size; }
+  int64_t length(int64_t piece) const { return std::min(size, n - begin(piece)); }
+};
+
+/// One matmul primitive: x [rows, k] · weight [k, n] + bias → y [rows, n].
+struct MatmulKey {
+  int64_t rows, n, k, x_stride, y_stride;
+  int64_t weight_stride;  ///< 0: packed
+  bool transposed, bias, add;
+  Dtype operands, result;
+  auto operator<=>(const MatmulKey&) const = default;
+};
+
+struct Matmul {
+  dnnl::matmul primitive;
+  dnnl::memory::desc x, weight, bias, y, scratch;
+  dnnl::reorder pack;  ///< of a weight that is not packed yet, which is described by `plain`
+  dnnl::memory::desc plain;
+};
+
+/// One product of a weight gradient: aᵀ [m, rows] · b [rows, n] with dense rows, as oneDNN's fast kernel wants it.
+struct ColumnsKey {
+  int64_t rows, m, n;
+  auto operator<=>(const ColumnsKey&) const = default;
+};
+
+struct Columns {
+  dnnl::inner_product_backward_weights primitive;
+  dnnl::memory::desc a, b, result, scratch;
+};
+
+/// The primitives of one stream: making one takes longer than a small product.
+class Primitives {
+ public:
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+
+  const Matmul& find(const MatmulKey& key, int64_t plain_stride) {
+    auto found = matmuls_.find({key, plain_stride});
+    if (found == matmuls_.end()) found = matmuls_.emplace(std::pair(key, plain_stride), prepare(key, plain_stride)).first;
+    return found->second;
+  }
+  const Columns& find(const ColumnsKey& key) {
+    auto found = columns_.find(key);
+    if (found == columns_.end()) found = columns_.emplace(key, prepare(key)).first;
+    return found->second;
+  }
+
+ private:
+  Matmul prepare(const MatmulKey& key, int64_t plain_stride) const {
+    const Type operands = type_of(key.operands);
+    const dnnl::memory::dims strides = key.transposed ? dnnl::memory::dims{1, plain_stride} : dnnl::memory::dims{plain_stride, 1};
+    Matmul result;
+    result.plain = dnnl::memory::desc({key.k, key.n}, operands, strides);
+    result.x = dnnl::memory::desc({key.rows, key.k}, operands, dnnl::memory::dims{key.x_stride, 1});
+    result.y = dnnl::memory::desc({key.rows, key.n}, type_of(key.result), dnnl::memory::dims{key.y_stride, 1});
+    if (key.bias) result.bias = dnnl::memory::desc({1, key.n}, Type::f32, Tag::ab);
+    const bool packed = key.weight_stride == 0;
+    const dnnl::memory::desc weight = packed ? dnnl::memory::desc({key.k, key.n}, operands, Tag::any) : result.plain;
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    if (key.add) {
+      dnnl::post_ops sum;
+      sum.append_sum();
+      attributes.set_post_ops(sum);
+    }
+    const auto description = key.bias ? dnnl::matmul::desc(result.x, weight, result.bias, result.y)
+                                      : dnnl::matmul::desc(result.x, weight, result.y);
+    const dnnl::matmul::primitive_desc primitive(description, attributes, engine);
+    result.primitive = dnnl::matmul(primitive);
+    result.weight = primitive.weights_desc();
+    result.scratch = primitive.scratchpad_desc();
+    if (packed) result.pack = dnnl::reorder({engine, result.plain, engine, result.weight});
+    return result;
+  }
+
+  Columns prepare(const ColumnsKey& key) const {
+    Columns result;
+    result.a = dnnl::memory::desc({key.rows, key.m}, Type::bf16, Tag::ab);
+    result.b = dnnl::memory::desc({key.rows, key.n}, Type::bf16, Tag::ab);
+    result.result = dnnl::memory::desc({key.m, key.n}, Type::f32, Tag::ab);
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    const dnnl::memory::desc weight({key.m, key.n}, Type::bf16, Tag::any);
+    const dnnl::inner_product_forward::primitive_desc forward({dnnl::prop_kind::forward_training, result.b, weight, result.a},
+                                                              attributes, engine);
+    const dnnl::inner_product_backward_weights::primitive_desc backward({result.b, result.result, result.a}, attributes, engine,
+                                                                        forward);
+    result.primitive = dnnl::inner_product_backward_weights(backward);
+    result.scratch = backward.scratchpad_desc();
+    return result;
+  }
+
+  std::map<std::pair<MatmulKey, int64_t>, Matmul> matmuls_;
+  std::map<ColumnsKey, Columns> columns_;
+};
+
+/// Element (row, col).
+std::byte* element(const View& x, int64_t row, int64_t col) {
+  return static_cast<std::byte*>(x.data) + static_cast<size_t>(row * x.row_stride + col) * bytes_of(x.dtype);
+}
+
+/// Runs `body`; what oneDNN throws becomes an Error.
+template <class Body>
+void with_errors_named(const Body& body) {
+  try {
+    body();
+  } catch (const dnnl::error& error) {
+    throw Error(str("linear: oneDNN could not run it: ", error.message));
+  }
+}
+
+/// The pieces of one multiply_rows.
+class RowProducts {
+ public:
+  RowProducts(CpuStream& stream, const View& x, const View& weight, bool transposed, const View& bias, const View& y, bool add)
+      : stream_(stream), primitives_(stream.cache<Primitives>()), x_(x), weight_(weight), transposed_(transposed), bias_(bias),
+        y_(y), add_(add), packed_(x.rows() >= kPackedRows), rows_(x.rows(), row_piece(), 16), cols_(y.cols(), col_piece(), 64) {}
+
+  void run() {
+    // All primitives exist before the threads start.
+    for (const int64_t row : {int64_t{0}, rows_.count - 1})
+      for (const int64_t col : {int64_t{0}, cols_.count - 1}) matmul(row, col);
+    packed_ ? run_packed() : run_plain();
+  }
+
+ private:
+  /// From about so many rows on, packing a weight costs less than it gains.
+  static constexpr int64_t kPackedRows = 1024;
+  /// Columns of a weight that one thread packs.
+  static constexpr int64_t kPackedCols = 512;
+
+  /// Small enough that the last pieces keep all threads busy, large enough for the kernel to reach its rate.
+  int64_t row_piece() const {
+    if (packed_) return std::clamp<int64_t>(x_.rows() / 48, 64, 256);
+    return by_rows() ? std::clamp<int64_t>(x_.rows() / 16, 64, 256) : x_.rows();
+  }
+  int64_t col_piece() const {
+    if (packed_) return kPackedCols;
+    return by_rows() ? y_.cols() : std::clamp<int64_t>(y_.cols() / 16, 128, 1024);
+  }
+  bool by_rows() const { return 2 * x_.rows() >= y_.cols(); }
+
+  const Matmul& matmul(int64_t row, int64_t col) const {
+    return primitives_.find({.rows = rows_.length(row),
+                             .n = cols_.length(col),
+                             .k = x_.cols(),
+                             .x_stride = x_.row_stride,
+                             .y_stride = y_.row_stride,
+                             .weight_stride = packed_ ? 0 : weight_.row_stride,
+                             .transposed = transposed_,
+                             .bias = bias_.defined(),
+                             .add = add_,
+                             .operands = x_.dtype,
+                             .result = y_.dtype},
+                            weight_.row_stride);
+  }
+  std::byte* weight_from(int64_t col) const {
+    return transposed_ ? element(weight_, cols_.begin(col), 0) : element(weight_, 0, cols_.begin(col));
+  }
+
+  void run_packed() {
+    // Primitives of other row counts may want another layout, so the first one's is for the full pieces only.
+    const size_t slice = (matmul(0, 0).weight.get_size() + 63) / 64 * 64;
+    const bool other_last = matmul(rows_.count - 1, 0).weight != matmul(0, 0).weight;
+    const int64_t layouts = other_last ? 2 : 1;
+    std::byte* packed = stream_.shared_scratch(slice * 2 * static_cast<size_t>(cols_.count * layouts));
+    const auto place = [&](int64_t layout, int64_t col) { return packed + slice * 2 * static_cast<size_t>(layout * cols_.count + col); };
+    stream_.pool().parallel(cols_.count * layouts, [&](int64_t piece, int) {
+      const int64_t col = piece % cols_.count, layout = piece / cols_.count;
+      const Matmul& m = matmul(layout == 0 ? 0 : rows_.count - 1, col);
+      dnnl::memory from(m.plain, primitives_.engine, weight_from(col)), to(m.weight, primitives_.engine, place(layout, col));
+      dnnl::stream queue(primitives_.engine);
+      m.pack.execute(queue, from, to);
+    });
+    stream_.pool().parallel(rows_.count, [&](int64_t row, int thread) {
+      const int64_t layout = other_last && row + 1 == rows_.count ? 1 : 0;
+      for (int64_t col = 0; col < cols_.count; ++col) execute(row, col, place(layout, col), thread);
+    });
+  }
+
+  void run_plain() {
+    stream_.pool().parallel(rows_.count * cols_.count, [&](int64_t piece, int thread) {
+      const int64_t row = piece / cols_.count, col = piece % cols_.count;
+      execute(row, col, weight_from(col), thread);
+    });
+  }
+
+  void execute(int64_t row, int64_t col, std::byte* weight, int thread) const {
+    const Matmul& m = matmul(row, col);
+    const dnnl::engine& engine = primitives_.engine;
+    std::unordered_map<int, dnnl::memory> arguments = {
+        {DNNL_ARG_SRC, {m.x, engine, element(x_, rows_.begin(row), 0)}},
+        {DNNL_ARG_WEIGHTS, {m.weight, engine, weight}},
+        {DNNL_ARG_DST, {m.y, engine, element(y_, rows_.begin(row), cols_.begin(col))}},
+        {DNNL_ARG_SCRATCHPAD, {m.scratch, engine, stream_.scratch(thread, m.scratch.get_size())}}};
+    if (bias_.defined()) arguments[DNNL_ARG_BIAS] = {m.bias, engine, bias_.as<float>() + cols_.begin(col)};
+    dnnl::stream queue(engine);
+    m.primitive.execute(queue, arguments);
+  }
+
+  CpuStream& stream_;
+  Primitives& primitives_;
+  const View &x_, &weight_;
+  bool transposed_;
+  const View& bias_;
+  const View& y_;
+  bool add_, packed_;
+  Cut rows_, cols_;
+};
+
+/// The pieces of one multiply_columns: tiles of columns of a, times parts of the rows, whose sums are added up in order.
+struct ColumnPieces {
+  Cut tiles, parts;
+
+  ColumnPieces(const View& a, int64_t tile, int64_t least_rows)
+      : tiles(a.cols(), tile, 16),
+        parts(a.rows(), std::max(least_rows, pieces_of(a.rows(), std::max<int64_t>(1, kPieces / tiles.count))), 16) {}
+  int64_t count() const { return tiles.count * parts.count; }
+
+ private:
+  static constexpr int64_t kPieces = 24;
+};
+
+/// Runs product(tile, part, where to write [columns of the tile, n], thread), and adds up.
+template <class Product>
+void sum_parts(CpuStream& stream, const ColumnPieces& pieces, const View& result, bool add, const Product& product) {
+  const int64_t m = result.rows(), n = result.cols();
+  const bool direct = pieces.parts.count == 1 && !add;
+  float* partial = direct ? nullptr : reinterpret_cast<float*>(stream.shared_scratch(static_cast<size_t>(pieces.parts.count * m * n) * sizeof(float)));
+  stream.pool().parallel(pieces.count(), [&](int64_t piece, int thread) {
+    const int64_t tile = piece % pieces.tiles.count, part = piece / pieces.tiles.count, row = pieces.tiles.begin(tile);
+    product(tile, part, direct ? Matrix<float>{result.row<float>(row), result.row_stride} : Matrix<float>{partial + (part * m + row) * n, n}, thread);
+  });
+  if (direct) return;
+  stream.pool().for_ranges(m, std::max<int64_t>(1, 16384 / n), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      for (int64_t part = 0; part < pieces.parts.count; ++part)
+        rows::axpy(1.0f, partial + (part * m + row) * n, result.row<float>(row), n, add || part > 0);
+  });
+}
+
+void columns_f32(CpuStream& stream, const View& a, const View& b, const View& result, bool add) {
+  const ColumnPieces pieces(a, 96, 2048);
+  sum_parts(stream, pieces, result, add, [&](int64_t tile, int64_t part, Matrix<float> to, int) {
+    const int64_t row = pieces.parts.begin(part);
+    gemm_serial(pieces.tiles.length(tile), b.cols(), pieces.parts.length(part), 1.0f,
+                {a.row<float>(row) + pieces.tiles.begin(tile), a.row_stride, true}, {b.row<float>(row), b.row_stride}, 0.0f, to);
+  });
+}
+
+/// Dense copy of a part of a matrix in bf16, or the part itself if its rows are dense.
+std::byte* dense_part(const View& x, int64_t row, int64_t rows, int64_t col, int64_t cols, std::byte* copy) {
+  if (x.row_stride == cols) return element(x, row, col);
+  for (int64_t r = 0; r < rows; ++r)
+    std::memcpy(copy + static_cast<size_t>(r * cols) * sizeof(BFloat16), element(x, row + r, col), static_cast<size_t>(cols) * sizeof(BFloat16));
+  return copy;
+}
+
+void columns_bf16(CpuStream& stream, const View& a, const View& b, const View& result, bool add) {
+  auto& primitives = stream.cache<Primitives>();
+  const ColumnPieces pieces(a, 192, 512);
+  const int64_t n = b.cols();
+  const auto find = [&](int64_t tile, int64_t part) -> const Columns& {
+    return primitives.find(ColumnsKey{pieces.parts.length(part), pieces.tiles.length(tile), n});
+  };
+  for (const int64_t tile : {int64_t{0}, pieces.tiles.count - 1})
+    for (const int64_t part : {int64_t{0}, pieces.parts.count - 1}) find(tile, part);
+  sum_parts(stream, pieces, result, add, [&](int64_t tile, int64_t part, Matrix<float> to, int thread) {
+    const Columns& c = find(tile, part);
+    const int64_t row = pieces.parts.begin(part), rows = pieces.parts.length(part), cols = pieces.tiles.length(tile);
+    const auto aligned = [](size_t bytes) { return (bytes + 63) / 64 * 64; };
+    const size_t own = aligned(c.scratch.get_size()), of_a = aligned(c.a.get_size()), of_b = aligned(c.b.get_size());
+    const size_t of_result = aligned(c.result.get_size());
+    std::byte* scratch = stream.scratch(thread, own + of_a + of_b + of_result);
+    float* dense = to.stride == n ? to.data : reinterpret_cast<float*>(scratch + own + of_a + of_b);
+    const dnnl::engine& engine = primitives.engine;
+    dnnl::stream queue(engine);
+    c.primitive.execute(queue, {{DNNL_ARG_SRC, {c.b, engine, dense_part(b, row, rows, 0, n, scratch + own + of_a)}},
+                                {DNNL_ARG_DIFF_DST, {c.a, engine, dense_part(a, row, rows, pieces.tiles.begin(tile), cols, scratch + own)}},
+                                {DNNL_ARG_DIFF_WEIGHTS, {c.result, engine, dense}},
+                                {DNNL_ARG_SCRATCHPAD, {c.scratch, engine, scratch}}});
+    for (int64_t r = 0; dense != to.data && r < cols; ++r) std::copy_n(dense + r * n, n, to.data + r * to.stride);
+  });
+}
+
+}  // namespace
+
+bool multiplies_bf16() {
+  const auto isa = dnnl::get_effective_cpu_isa();
+  return (static_cast<unsigned>(isa) & static_cast<unsigned>(dnnl::cpu_isa::avx512_core)) == static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+}
+
+void multiply_rows(CpuStream& stream, const View& x, const View& weight, bool transposed, const View& bias, const View& y, bool add) {
+  if (y.count() == 0) return;
+  with_errors_named([&] { RowProducts(stream, x, weight, transposed, bias, y, add).run(); });
+}
+
+void multiply_columns(CpuStream& stream, const View& a, const View& b, const View& result, bool add) {
+  if (a.dtype == Dtype::f32) return columns_f32(stream, a, b, result, add);
+  with_errors_named([&] { columns_bf16(stream, a, b, result, add); });
+}
+
+}  // namespace dino
