@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <string>
 #include <vector>
 
 #include "kernels/op.h"
@@ -341,6 +342,33 @@ Buffers backward(const O& op, CpuStream& stream, const Buffers& in, const Buffer
   Buffers din = make_input_gradients<O>(in);
   backward_on(op, stream, views(in), views(out), views(dout), grads(din, GradMode::write));
   return din;
+}
+
+/// One way in which an op may run.
+template <class O>
+struct Variant {
+  O op;
+  Dtype dtype;
+  std::string name;
+};
+
+/// The op in each of `dtypes`, and in bf16, if it takes that, with each type that its result may have.
+template <class O>
+std::vector<Variant<O>> variants(const O& op, std::initializer_list<Dtype> dtypes) {
+  std::vector<Variant<O>> result;
+  for (const Dtype dtype : dtypes) result.push_back({op, dtype, std::string(name_of(dtype))});
+  if constexpr (takes_bf16<O>()) {
+    if constexpr (requires(O o) { o.output; }) {
+      for (const Dtype output : {Dtype::bf16, Dtype::f32}) {
+        O variant = op;
+        variant.output = output;
+        result.push_back({variant, Dtype::bf16, str("bf16 to ", name_of(output))});
+      }
+    } else {
+      result.push_back({op, Dtype::bf16, "bf16"});
+    }
+  }
+  return result;
 }
 
 /// Calls body.template operator()<O>() for every op of a type list.

@@ -65,10 +65,11 @@ TEST_CASE("micro-batches are refused where batch norm or Sinkhorn-Knopp would ma
 
 TEST_CASE("a restored run goes on bit for bit, whatever the number of threads and workers") {
   const Data data;
-  for (const char* arch : {"vit_tiny", "conv_small", "hybrid_small"}) {
-    INFO(arch);
+  for (const auto& [arch, precision] : {std::pair("vit_tiny", "f32"), {"vit_tiny", "bf16"}, {"conv_small", "f32"}, {"hybrid_small", "bf16"}}) {
+    INFO(arch << " in " << precision);
     TrainConfig config = data.config();
     config.arch = arch;
+    config.precision = precision;
     config.use_bn_in_head = config.arch != "vit_tiny";
     Trainer straight(config, *data.images);
     while (!straight.finished()) straight.train_step();
@@ -103,6 +104,9 @@ TEST_CASE("every ablation trains and keeps finite weights") {
       [](TrainConfig& c) { c.augment.local_crops_size = c.augment.global_crops_size; },
       [](TrainConfig& c) { c.norm_last_layer = false; c.optimizer = "sgd"; },
       [](TrainConfig& c) { c.optimizer = "lars"; c.use_bn_in_head = true; },
+      [](TrainConfig& c) { c.precision = "bf16"; },
+      [](TrainConfig& c) { c.precision = "bf16"; c.sinkhorn = 3; c.optimizer = "lars"; c.use_bn_in_head = true; },
+      [](TrainConfig& c) { c.precision = "bf16"; c.loss = "mse"; c.predictor = true; c.norm_last_layer = false; c.optimizer = "sgd"; },
   };
   for (size_t i = 0; i < changes.size(); ++i) {
     INFO("change " << i);
