@@ -13,12 +13,13 @@ template <class T, int N>
 __global__ void __launch_bounds__(kThreads) sum_moments(Cut cut, const T* x, float* moments) {
   __shared__ alignas(16) GroupSum<N> groups;
   const Place<N> place(cut);
-  float value[N] = {}, origin[N], sum[N] = {}, square[N] = {};
+  float value[N] = {}, origins[1][N], sum[N] = {}, square[N] = {};
   if (place.row < place.end) load(x + place.row * cut.channels + place.channel, value);
   const int64_t chunk_rows = min(cut.chunk_rows, cut.rows - blockIdx.x * cut.chunk_rows);
   const float first = groups.of(value, cut.width_log2) / static_cast<float>(min(int64_t{place.groups}, chunk_rows));
   write_sum<N>(cut, moments, 3, 0, first);
-  groups.spread(first, origin, cut.width_log2);
+  groups.spread({first}, origins, cut.width_log2);
+  const float(&origin)[N] = origins[0];
   const auto add = [&] {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
@@ -81,9 +82,9 @@ __device__ float activate(float x) {
 
 template <Activation kActivation, class T, int N>
 __global__ void __launch_bounds__(kThreads) normalize(Cut cut, Channels channels, const T* x, const T* residual, T* y) {
+  __shared__ alignas(16) GroupSum<N> groups;
   const Place<N> place(cut);
-  if (place.row >= place.end) return;
-  const Affine<N> affine(channels, place.channel);
+  const Affine<N> affine(cut, channels, groups);
 #pragma unroll kRowsAtOnce < N>
   for (int64_t row = place.row; row < place.end; row += place.groups) {
     const int64_t at = row * cut.channels + place.channel;

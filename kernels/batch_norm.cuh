@@ -56,19 +56,6 @@ struct Place {
   }
 };
 
-/// N floats, where packs of four are aligned.
-template <int N>
-__device__ void load_floats(const float* from, float (&to)[N]) {
-  constexpr int kPart = N < 4 ? N : 4;
-#pragma unroll
-  for (int begin = 0; begin < N; begin += kPart) {
-    float part[kPart];
-    load(from + begin, part);
-#pragma unroll
-    for (int i = 0; i < kPart; ++i) to[begin + i] = part[i];
-  }
-}
-
 /// Adds what the groups of a block have, in a fixed order: thread t gets the sum of channel t of the block, if it has
 /// one.
 template <int N>
@@ -105,28 +92,40 @@ struct GroupSum {
       for (int w = 0; w < kWarps; ++w) total += of_warps[w][place(static_cast<int>(threadIdx.x))];
     return total;
   }
-  /// Hands one number per channel, as of() returns them, to all threads.
-  __device__ void spread(float value, float (&to)[N], int width_log2) {
+  /// Hands some numbers per channel, as of() returns them, to all threads.
+  template <int Numbers>
+  __device__ void spread(const float (&value)[Numbers], float (&to)[Numbers][N], int width_log2) {
+    static_assert(Numbers <= kWarps);
     __syncthreads();
-    if (threadIdx.x < kWidest * N) of_warps[0][place(static_cast<int>(threadIdx.x))] = value;
+#pragma unroll
+    for (int number = 0; number < Numbers; ++number)
+      if (threadIdx.x < kWidest * N) of_warps[number][place(static_cast<int>(threadIdx.x))] = value[number];
     __syncthreads();
     const int pack = static_cast<int>(threadIdx.x) & ((1 << width_log2) - 1);
 #pragma unroll
-    for (int begin = 0; begin < N; begin += kPart) {
-      float part[kPart];
-      load(&of_warps[0][place(pack * N + begin)], part);
+    for (int number = 0; number < Numbers; ++number)
 #pragma unroll
-      for (int i = 0; i < kPart; ++i) to[begin + i] = part[i];
-    }
+      for (int begin = 0; begin < N; begin += kPart) {
+        float part[kPart];
+        load(&of_warps[number][place(pack * N + begin)], part);
+#pragma unroll
+        for (int i = 0; i < kPart; ++i) to[number][begin + i] = part[i];
+      }
   }
 };
+
+/// The channel of which this thread reads or writes numbers for the block, or -1.
+template <int N>
+__device__ int64_t own_channel(const Cut& cut) {
+  const int64_t channel = (static_cast<int64_t>(blockIdx.y) << cut.width_log2) * N + threadIdx.x;
+  return threadIdx.x < N << cut.width_log2 && channel < cut.channels ? channel : -1;
+}
 
 /// Writes number `index` of `numbers` of the block's channels: `sums` is [chunks, numbers, channels].
 template <int N>
 __device__ void write_sum(const Cut& cut, float* sums, int numbers, int index, float value) {
-  const int64_t channel = (static_cast<int64_t>(blockIdx.y) << cut.width_log2) * N + threadIdx.x;
-  if (threadIdx.x < N << cut.width_log2 && channel < cut.channels)
-    sums[(int64_t{blockIdx.x} * numbers + index) * cut.channels + channel] = value;
+  const int64_t channel = own_channel<N>(cut);
+  if (channel >= 0) sums[(int64_t{blockIdx.x} * numbers + index) * cut.channels + channel] = value;
 }
 
 /// Two sums per channel over the groups of a block of the tail kernels, in order, for its first group.
@@ -150,28 +149,34 @@ struct Channels {
   const float *mean, *rstd, *gamma, *beta;
 };
 
-/// What belongs to a thread's channels: the argument of the activation is (x − mean) · scale + shift +
-/// residual.
-template <int N>
+/// What belongs to a thread's channels, which a block reads once: the argument of the activation is
+/// (x − mean) · scale + shift + residual. `more` are other numbers of theirs.
+template <int N, int More = 0>
 struct Affine {
-  float mean[N], scale[N], shift[N];
+  float number[3 + More][N];
+  __device__ float mean(int i) const { return number[0][i]; }
+  __device__ float scale(int i) const { return number[1][i]; }
+  __device__ float shift(int i) const { return number[2][i]; }
+  __device__ float more(int which, int i) const { return number[3 + which][i]; }
 
-  __device__ Affine(const Channels& from, int64_t channel) {
-    load_floats(from.mean + channel, mean);
-    load_floats(from.rstd + channel, scale);
-    if (from.gamma) {
-      load_floats(from.gamma + channel, shift);
-#pragma unroll
-      for (int i = 0; i < N; ++i) scale[i] *= shift[i];
+  /// For all threads of a block.
+  template <class... Pointer>
+  __device__ Affine(const Cut& cut, const Channels& from, GroupSum<N>& groups, Pointer... more) {
+    static_assert(sizeof...(more) == More);
+    float own[3 + More] = {};
+    if (const int64_t channel = own_channel<N>(cut); channel >= 0) {
+      own[0] = from.mean[channel];
+      own[1] = from.gamma ? from.rstd[channel] * from.gamma[channel] : from.rstd[channel];
+      own[2] = from.beta ? from.beta[channel] : 0;
+      int next = 3;
+      ((own[next++] = more[channel]), ...);
     }
-#pragma unroll
-    for (int i = 0; i < N; ++i) shift[i] = 0;
-    if (from.beta) load_floats(from.beta + channel, shift);
+    groups.spread(own, number, cut.width_log2);
   }
   template <class T>
   __device__ void apply(float (&x)[N], const T* residual, int64_t at) const {
 #pragma unroll
-    for (int i = 0; i < N; ++i) x[i] = fmaf(x[i] - mean[i], scale[i], shift[i]);
+    for (int i = 0; i < N; ++i) x[i] = fmaf(x[i] - mean(i), scale(i), shift(i));
     if (!residual) return;
     float more[N];
     load(residual + at, more);

@@ -14,8 +14,9 @@ struct Kept {
 };
 
 /// x and the gradient with respect to the activation's argument.
-template <Activation kActivation, class T, int N>
-__device__ void load_gradient(const Kept<T>& kept, const Affine<N>& affine, int64_t at, float (&x)[N], float (&g)[N]) {
+template <Activation kActivation, class T, int N, int More>
+__device__ void load_gradient(const Kept<T>& kept, const Affine<N, More>& affine, int64_t at, float (&x)[N],
+                              float (&g)[N]) {
   load(kept.x + at, x);
   load(kept.dy + at, g);
   float argument[N];
@@ -44,20 +45,18 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ alignas(16) GroupSum<N> groups;
   const Place<N> place(cut);
   float sum[N] = {}, sum_x[N] = {};
-  if (place.row < place.end) {
-    const Affine<N> affine(channels, place.channel);
+  const Affine<N> affine(cut, channels, groups);
 #pragma unroll kRowsAtOnce < N>
-    for (int64_t row = place.row; row < place.end; row += place.groups) {
-      const int64_t at = row * cut.channels + place.channel;
-      float x[N], g[N];
-      load_gradient<kActivation>(kept, affine, at, x, g);
+  for (int64_t row = place.row; row < place.end; row += place.groups) {
+    const int64_t at = row * cut.channels + place.channel;
+    float x[N], g[N];
+    load_gradient<kActivation>(kept, affine, at, x, g);
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        sum[i] += g[i];
-        sum_x[i] = fmaf(g[i], x[i] - affine.mean[i], sum_x[i]);
-      }
-      if (dresidual) store(dresidual + at, g, add);
+    for (int i = 0; i < N; ++i) {
+      sum[i] += g[i];
+      sum_x[i] = fmaf(g[i], x[i] - affine.mean(i), sum_x[i]);
     }
+    if (dresidual) store(dresidual + at, g, add);
   }
   write_sum<N>(cut, sums, 2, 0, groups.of(sum, cut.width_log2));
   write_sum<N>(cut, sums, 2, 1, groups.of(sum_x, cut.width_log2));
@@ -99,22 +98,20 @@ __global__ void __launch_bounds__(kTailColumns* kTailGroups)
 }
 
 template <Activation kActivation, class T, int N>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     input_gradient(Cut cut, Channels channels, Kept<T> kept, const float* constants, const float* slopes, T* dx,
                    bool add) {
+  __shared__ alignas(16) GroupSum<N> groups;
   const Place<N> place(cut);
-  if (place.row >= place.end) return;
-  const Affine<N> affine(channels, place.channel);
-  float constant[N], slope[N];
-  load_floats(constants + place.channel, constant);
-  load_floats(slopes + place.channel, slope);
+  const Affine<N, 2> affine(cut, channels, groups, constants, slopes);
 #pragma unroll kRowsAtOnce < N>
   for (int64_t row = place.row; row < place.end; row += place.groups) {
     const int64_t at = row * cut.channels + place.channel;
     float x[N], g[N];
     load_gradient<kActivation>(kept, affine, at, x, g);
 #pragma unroll
-    for (int i = 0; i < N; ++i) g[i] = fmaf(g[i], affine.scale[i], -constant[i]) - (x[i] - affine.mean[i]) * slope[i];
+    for (int i = 0; i < N; ++i)
+      g[i] = fmaf(g[i], affine.scale(i), -affine.more(0, i)) - (x[i] - affine.mean(i)) * affine.more(1, i);
     store(dx + at, g, add);
   }
 }

@@ -2,12 +2,12 @@
 
 #include "kernels/block_sum_f64.cuh"
 #include "kernels/device_math.cuh"
-#include "kernels/launch.cuh"
+#include "kernels/last_block.cuh"
 
-// Both losses in the same three steps. A block takes a chunk of the prototypes of one sample, holds its part of both
-// targets in registers, and walks over the sample's crops: student and targets are read once, 4 bytes per element.
-// Parts of rows (12 bytes per 2048 elements) become rows in a second launch, and rows become the loss in a third, all
-// in a fixed order. Backward walks in the same way and writes 4 bytes more per element of student.
+// Both losses in the same way. A block takes a chunk of the prototypes of one sample, holds its part of both targets in
+// registers, and walks over the sample's crops: student and targets are read once, 4 bytes per element. The last block of
+// a sample joins the parts of its rows (12 bytes per 2048 elements), and the last one of all adds up rows, in a fixed
+// order. Backward walks in the same way and writes 4 bytes more per element of student.
 namespace dino {
 inline namespace dino_loss_cu {
 
@@ -105,9 +105,40 @@ __device__ void join(Part& part, const Part& other, float sharpen) {
   part = {max, part.sum * mine + other.sum * its, part.dot + other.dot};
 }
 
-/// One part of every crop of a sample. `parts` is [crops · batch, chunks], as are all rows of student.
+/// Where parts go, and what becomes of them.
+struct Results {
+  Part* parts;  ///< [crops · batch, chunks], rows as those of student
+  float* lse;   ///< cross entropy only
+  float *row_loss, *loss;
+  double factor;       ///< of the loss
+  unsigned* counters;  ///< of all samples, and of the batch
+};
+
+/// The parts of a row become its loss and, for the cross entropy, its normalizer. For a whole warp.
+template <Loss kLoss>
+__device__ void finish_row(const Rows& rows, float sharpen, const Results& results, int64_t row) {
+  Part part{-INFINITY, 0, 0};
+  for (int64_t i = threadIdx.x % 32; i < rows.chunks; i += 32)
+    join(part, results.parts[row * rows.chunks + i], sharpen);
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    const Part other{__shfl_xor_sync(0xFFFFFFFFu, part.max, offset), __shfl_xor_sync(0xFFFFFFFFu, part.sum, offset),
+                     __shfl_xor_sync(0xFFFFFFFFu, part.dot, offset)};
+    join(part, other, sharpen);
+  }
+  if (threadIdx.x % 32 != 0) return;
+  if (kLoss == Loss::squares) {
+    results.row_loss[row] = part.sum;
+    return;
+  }
+  const float normalizer = part.max * sharpen + logf(part.sum);
+  results.lse[row] = normalizer;
+  results.row_loss[row] = (row < 2 * rows.batch ? 1.0f : 2.0f) * normalizer - sharpen * part.dot;
+}
+
+/// One part of every crop of a sample, and in the last blocks, all of the rest.
 template <Loss kLoss, int N>
-__global__ void __launch_bounds__(kThreads) sum_parts(Rows rows, float sharpen, Part* parts) {
+__global__ void __launch_bounds__(kThreads) sum_parts(Rows rows, float sharpen, Results results) {
   extern __shared__ Part of_warps[];  // [warps, crops]
   const Chunk<N> chunk(rows);
   float q0[kPerThread / N][N], q1[kPerThread / N][N], z[kPerThread / N][N];
@@ -122,40 +153,17 @@ __global__ void __launch_bounds__(kThreads) sum_parts(Rows rows, float sharpen, 
   for (int64_t crop = threadIdx.x; crop < rows.crops; crop += kThreads) {
     Part part = of_warps[crop];
     for (int warp = 1; warp < kWarps; ++warp) join(part, of_warps[warp * rows.crops + crop], sharpen);
-    parts[(crop * rows.batch + chunk.sample) * rows.chunks + chunk.part] = part;
+    results.parts[(crop * rows.batch + chunk.sample) * rows.chunks + chunk.part] = part;
   }
-}
-
-/// A warp per row: its parts become its loss and, for the cross entropy, its normalizer.
-template <Loss kLoss>
-__global__ void __launch_bounds__(kThreads)
-    finish_rows(Rows rows, float sharpen, const Part* parts, float* lse, float* row_loss) {
-  const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
-  if (row >= rows.crops * rows.batch) return;
-  Part part{-INFINITY, 0, 0};
-  for (int64_t i = threadIdx.x % 32; i < rows.chunks; i += 32) join(part, parts[row * rows.chunks + i], sharpen);
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) {
-    const Part other{__shfl_xor_sync(0xFFFFFFFFu, part.max, offset), __shfl_xor_sync(0xFFFFFFFFu, part.sum, offset),
-                     __shfl_xor_sync(0xFFFFFFFFu, part.dot, offset)};
-    join(part, other, sharpen);
-  }
-  if (threadIdx.x % 32 != 0) return;
-  if (kLoss == Loss::squares) {
-    row_loss[row] = part.sum;
-    return;
-  }
-  const float normalizer = part.max * sharpen + logf(part.sum);
-  lse[row] = normalizer;
-  row_loss[row] = (row < 2 * rows.batch ? 1.0f : 2.0f) * normalizer - sharpen * part.dot;
-}
-
-__global__ void __launch_bounds__(kThreads)
-    sum_losses(const float* row_loss, int64_t count, double factor, float* loss) {
+  if (!is_last_block(results.counters + chunk.sample, static_cast<unsigned>(rows.chunks))) return;
+  for (int64_t crop = threadIdx.x / 32; crop < rows.crops; crop += kWarps)
+    finish_row<kLoss>(rows, sharpen, results, crop * rows.batch + chunk.sample);
+  if (!is_last_block(results.counters + rows.batch, static_cast<unsigned>(rows.batch))) return;
   double sum = 0;
-  for (int64_t row = threadIdx.x; row < count; row += kThreads) sum += static_cast<double>(row_loss[row]);
+  for (int64_t row = threadIdx.x; row < rows.crops * rows.batch; row += kThreads)
+    sum += static_cast<double>(results.row_loss[row]);
   sum = block_sum_f64<kThreads>(sum);
-  if (threadIdx.x == 0) *loss = static_cast<float>(sum * factor);
+  if (threadIdx.x == 0) *results.loss = static_cast<float>(sum * results.factor);
 }
 
 /// dz = factor · dloss · (n · a − T), n targets with sum T, and a = softmax(z / temperature), or z itself for squares.
@@ -198,13 +206,16 @@ void run_forward(CudaStream& stream, const char* name, const Rows& rows, std::sp
   const int64_t count = rows.crops * rows.batch;
   auto* parts = reinterpret_cast<Part*>(
       stream.scratch(static_cast<size_t>(count) * (static_cast<size_t>(rows.chunks) * sizeof(Part) + sizeof(float))));
-  float* row_loss = reinterpret_cast<float*>(parts + count * rows.chunks);
+  const Results results{parts,
+                        lse,
+                        reinterpret_cast<float*>(parts + count * rows.chunks),
+                        loss,
+                        mean_factor(rows),
+                        tickets(stream, static_cast<size_t>(rows.batch) + 1)};
   const Grid grid{blocks_for(rows.batch * rows.chunks, 1), kThreads,
                   static_cast<size_t>(rows.crops) * kWarps * sizeof(Part)};
   const bool packed = fits_packs<float, 4>(in[0]) && fits_packs<float, 4>(in[1]);
-  launch(stream, name, packed ? sum_parts<kLoss, 4> : sum_parts<kLoss, 1>, grid, rows, sharpen, parts);
-  launch(stream, name, finish_rows<kLoss>, {blocks_for(count, kWarps), kThreads}, rows, sharpen, parts, lse, row_loss);
-  launch(stream, name, sum_losses, {1, kThreads}, row_loss, count, mean_factor(rows), loss);
+  launch(stream, name, packed ? sum_parts<kLoss, 4> : sum_parts<kLoss, 1>, grid, rows, sharpen, results);
 }
 
 template <Loss kLoss>

@@ -1,13 +1,14 @@
 #pragma once
 
+#include "kernels/last_block.cuh"
 #include "kernels/row_packs.cuh"
 
 /// Kernels of layer norm, with and without a residual connection before it. A block takes up to 128 rows, a
 /// warp one row at a time: forward reads x and writes y, backward reads x and dy and writes dx, each once.
 /// Blocks hold gamma and beta in shared memory. Gradients of gamma and beta: each lane sums its columns over
-/// the rows of its warp in registers, the warps of a block are added one after the other, and a second kernel
-/// adds up blocks in order. Rows that do not fit go through kernels that read memory again instead of holding
-/// rows.
+/// the rows of its warp in registers, the warps of a block are added one after the other, and the last blocks
+/// add up all of them in order. Rows that do not fit go through kernels that read memory again instead of
+/// holding rows.
 namespace dino::cuda {
 
 constexpr int kNormThreads = 256;
@@ -141,13 +142,55 @@ __global__ void __launch_bounds__(kNormThreads) normalize_any(Source source, Nor
   }
 }
 
-/// What backward reads, and where the sums of blocks go: [blocks, dgamma and dbeta, dim], or null if not
-/// wanted.
+/// Where the gradients of gamma and beta go, after the sums of blocks: strips of `width` columns, for each of
+/// which a block has a row of sums for gamma and then for beta.
+struct NormSums {
+  PartialRows partial;    ///< of the first strip; without rows if neither is wanted
+  float *dgamma, *dbeta;  ///< null: not wanted
+  bool add_gamma, add_beta;
+  int width, dim;
+
+  NormSums(CudaStream& stream, const Grad& dgamma, const Grad& dbeta, unsigned blocks, int width, int dim)
+      : partial{nullptr, 2 * width, 2 * width, blocks, nullptr},
+        dgamma(dgamma.wanted() ? dgamma.view.as<float>() : nullptr),
+        dbeta(dbeta.wanted() ? dbeta.view.as<float>() : nullptr),
+        add_gamma(dgamma.mode == GradMode::add),
+        add_beta(dbeta.mode == GradMode::add),
+        width(width),
+        dim(dim) {
+    if (!this->dgamma && !this->dbeta) return;
+    const size_t strips =
+        (static_cast<size_t>(dim) + static_cast<size_t>(width) - 1) / static_cast<size_t>(width);
+    partial.rows = reinterpret_cast<float*>(
+        stream.scratch(strips * blocks * static_cast<size_t>(partial.cols) * sizeof(float)));
+    partial.counters = tickets(stream, strips * PartialRows::counters_for(blocks));
+  }
+
+  __device__ bool wanted() const { return partial.rows; }
+
+  /// Stores the sums of this block for one strip, which of(i) gives, and adds up the blocks if it is the
+  /// last.
+  template <class F>
+  __device__ void finish(unsigned block, int strip, const F& of) const {
+    PartialRows own = partial;
+    own.rows += strip * own.blocks * own.cols;
+    own.counters += strip * PartialRows::counters_for(own.blocks);
+    float* row = own.row(block);
+    for (int i = static_cast<int>(threadIdx.x); i < own.cols; i += kNormThreads) row[i] = of(i);
+    own.add_up<kNormThreads>(block, [&](int64_t i, float sum) {
+      const bool is_gamma = i < width;
+      const int64_t col = strip * width + (is_gamma ? i : i - width);
+      float* target = is_gamma ? dgamma : dbeta;
+      if (target && col < dim) target[col] = (is_gamma ? add_gamma : add_beta) ? target[col] + sum : sum;
+    });
+  }
+};
+
+/// What backward reads.
 template <class Y>
 struct NormBackward {
   const float *x, *mean, *rstd, *gamma;
   const Y* dy;  ///< null: zero
-  float* partial;
   int64_t rows;
   int dim;
 
@@ -172,10 +215,10 @@ struct PlainGradients {
   }
 };
 
-/// Hands `target` the gradient of what was normalised, and leaves the block's sums for dgamma and dbeta.
+/// Hands `target` the gradient of what was normalised, and sums up dgamma and dbeta.
 template <class Target, class Y, int Count>
 __global__ void __launch_bounds__(kNormThreads, backward_blocks(Count))
-    normalize_backward_held(Target target, NormBackward<Y> n, int64_t per_warp) {
+    normalize_backward_held(Target target, NormBackward<Y> n, NormSums norm_sums, int64_t per_warp) {
   constexpr int kColumns = Count * 32 * kPack;
   __shared__ alignas(16) float gamma[kColumns], sums[2][kColumns];
   for (int col = static_cast<int>(threadIdx.x); col < n.dim; col += kNormThreads) gamma[col] = n.gamma[col];
@@ -223,7 +266,7 @@ __global__ void __launch_bounds__(kNormThreads, backward_blocks(Count))
       });
     }
   });
-  if (!n.partial) return;
+  if (!norm_sums.wanted()) return;
 #pragma unroll 1
   for (int turn = 0; turn < kNormWarps; ++turn) {
     if (warp == turn)
@@ -233,11 +276,7 @@ __global__ void __launch_bounds__(kNormThreads, backward_blocks(Count))
       });
     __syncthreads();
   }
-  float* partial = n.partial + int64_t{blockIdx.x} * 2 * n.dim;
-  for (int col = static_cast<int>(threadIdx.x); col < n.dim; col += kNormThreads) {
-    partial[col] = sums[0][col];
-    partial[n.dim + col] = sums[1][col];
-  }
+  norm_sums.finish(blockIdx.x, 0, [&](int i) { return i < n.dim ? sums[0][i] : sums[1][i - n.dim]; });
 }
 
 /// The gradient of what was normalised for rows of any length, one warp each.
@@ -263,27 +302,20 @@ __global__ void __launch_bounds__(kNormThreads) normalize_backward_any(Target ta
   }
 }
 
-/// A block's sums for dgamma and dbeta for rows of any length: one column per thread, blocks over columns and
-/// rows.
+/// Sums of dgamma and dbeta for rows of any length: one column per thread, blocks over columns and rows.
 template <class Y>
-__global__ void __launch_bounds__(kNormThreads) normalize_sums_any(NormBackward<Y> n, int64_t per_block) {
+__global__ void __launch_bounds__(kNormThreads)
+    normalize_sums_any(NormBackward<Y> n, NormSums norm_sums, int64_t per_block) {
   const int col = static_cast<int>(blockIdx.y * kNormThreads + threadIdx.x);
-  if (col >= n.dim) return;
-  const int64_t begin = blockIdx.x * per_block, end = min(begin + per_block, n.rows);
+  const int64_t begin = blockIdx.x * per_block, end = col < n.dim ? min(begin + per_block, n.rows) : begin;
   float gamma_sum = 0, beta_sum = 0, dy[1];
   for (int64_t row = begin; row < end; ++row) {
     n.load_dy(row * n.dim + col, dy);
     gamma_sum += dy[0] * (n.x[row * n.dim + col] - n.mean[row]) * n.rstd[row];
     beta_sum += dy[0];
   }
-  float* partial = n.partial + int64_t{blockIdx.x} * 2 * n.dim;
-  partial[col] = gamma_sum;
-  partial[n.dim + col] = beta_sum;
+  norm_sums.finish(blockIdx.x, blockIdx.y, [&](int i) { return i < kNormThreads ? gamma_sum : beta_sum; });
 }
-
-/// Adds up the sums of `blocks` blocks.
-void finish_norm_parameters(CudaStream& stream, const float* partial, int64_t blocks, int dim,
-                            const Grad& dgamma, const Grad& dbeta);
 
 /// Forward for views of which `held` says whether rows fit in registers. Without kHolds there are no kernels
 /// for that.
@@ -302,32 +334,27 @@ void start_normalize(CudaStream& stream, const char* name, const Source& source,
          y);
 }
 
-/// Backward; n.partial is set here.
+/// Backward.
 template <bool kHolds, class Y, class Target>
 void start_normalize_backward(CudaStream& stream, const char* name, const Target& target, bool target_wanted,
-                              NormBackward<Y> n, const Grad& dgamma, const Grad& dbeta, bool held) {
+                              const NormBackward<Y>& n, const Grad& dgamma, const Grad& dbeta, bool held) {
   const NormCut cut(n.rows);
   const bool sums = dgamma.wanted() || dbeta.wanted();
   if (!sums && !target_wanted) return;
-  n.partial = sums ? reinterpret_cast<float*>(
-                         stream.scratch(size_t{2} * cut.blocks * static_cast<size_t>(n.dim) * sizeof(float)))
-                   : nullptr;
-  bool started = false;
   if constexpr (kHolds)
     if (held) {
-      with_pack_count(n.dim, [&](auto count) {
+      const NormSums norm_sums(stream, dgamma, dbeta, cut.blocks, n.dim, n.dim);
+      return with_pack_count(n.dim, [&](auto count) {
         launch(stream, name, normalize_backward_held<Target, Y, count>, {cut.blocks, kNormThreads}, target, n,
-               cut.per_warp);
+               norm_sums, cut.per_warp);
       });
-      started = true;
     }
-  if (!started && target_wanted)
+  if (target_wanted)
     launch(stream, name, normalize_backward_any<Target, Y>, {blocks_for(n.rows, kNormWarps), kNormThreads},
            target, n);
-  if (!started && sums)
+  if (sums)
     launch(stream, name, normalize_sums_any<Y>, {{cut.blocks, blocks_for(n.dim, kNormThreads)}, kNormThreads},
-           n, cut.per_warp * kNormWarps);
-  if (sums) finish_norm_parameters(stream, n.partial, cut.blocks, n.dim, dgamma, dbeta);
+           n, NormSums(stream, dgamma, dbeta, cut.blocks, kNormThreads, n.dim), cut.per_warp * kNormWarps);
 }
 
 }  // namespace dino::cuda

@@ -2,10 +2,11 @@
 
 #include "kernels/device_math.cuh"
 #include "kernels/launch.cuh"
+#include "kernels/token_rows.cuh"
 
 // A block turns up to 24 KiB of neighbouring patches of one image around in shared memory: pixels are read
 // along the image's rows, patches are written in packs of up to 16 bytes, each once. Backward, which no
-// training needs, has a thread per element of an image.
+// training needs, has a thread per element of an image. One launch is enough for all groups.
 namespace dino {
 inline namespace patchify_cu {
 
@@ -19,7 +20,12 @@ struct Tiling {
   int64_t images, height, image_width;
   int patch, channels, rows, cols, width, tiles;  ///< rows and cols in patches; tiles of one row of patches
   int pitch;  ///< between rows of pixels of a tile, odd to spread them over the banks
+  float* pixels = nullptr;
+  int64_t first_patch = 0;
+  bool add = false;  ///< to pixels; backward
+  unsigned first_block = 0;
 
+  Tiling() = default;
   Tiling(const Shape& shape, int64_t patch_size)
       : images(shape[0]),
         height(shape[1]),
@@ -38,17 +44,21 @@ struct Tiling {
     return static_cast<size_t>(patch) * static_cast<size_t>(pitch) * sizeof(float);
   }
   int64_t blocks() const { return images * rows * tiles; }
+  __device__ int64_t elements() const { return images * height * image_width * channels; }
 };
+using Tilings = GroupBlocks<Tiling>;
 
 template <class T, int N>
-__global__ void __launch_bounds__(kThreads) cut_patches(Tiling t, const float* images, T* patches) {
+__global__ void __launch_bounds__(kThreads) cut_patches(Tilings groups, T* patches) {
   extern __shared__ float tile[];
-  const int64_t strip = blockIdx.x / t.tiles;  // a row of patches of one image
-  const int first = static_cast<int>(blockIdx.x % t.tiles) * t.width, width = min(t.width, t.cols - first);
+  const Tiling t = groups.of(blockIdx.x);
+  const unsigned block = blockIdx.x - t.first_block;
+  const int64_t strip = block / t.tiles;  // a row of patches of one image
+  const int first = static_cast<int>(block % t.tiles) * t.width, width = min(t.width, t.cols - first);
   const int row_elements = width * t.patch * t.channels, line = t.patch * t.channels;
   const int64_t image = strip / t.rows, stride = t.image_width * t.channels;
   const float* source =
-      images + (image * t.height + strip % t.rows * t.patch) * stride + int64_t{first} * line;
+      t.pixels + (image * t.height + strip % t.rows * t.patch) * stride + int64_t{first} * line;
   for (int y = static_cast<int>(threadIdx.x) / 32; y < t.patch; y += kThreads / 32)
 #pragma unroll 4
     for (int i = static_cast<int>(threadIdx.x) % 32; i < row_elements; i += 32)
@@ -57,7 +67,7 @@ __global__ void __launch_bounds__(kThreads) cut_patches(Tiling t, const float* i
   // Neighbouring threads take the packs of a row of a patch, then two neighbouring patches, then rows of
   // pixels: for 16 × 16 patches of 3 channels no two threads of a warp read the same bank.
   const int packs = t.patch / N, pairs = (width + 1) / 2, items = packs * 2 * t.patch * pairs * t.channels;
-  T* target = patches + (strip * t.cols + first) * t.patch * line;
+  T* target = patches + (t.first_patch + strip * t.cols + first) * t.patch * line;
   for (int item = static_cast<int>(threadIdx.x); item < items; item += kThreads) {
     int rest = item;
     const auto digit = [&rest](int base) {
@@ -78,29 +88,31 @@ __global__ void __launch_bounds__(kThreads) cut_patches(Tiling t, const float* i
 
 /// Each pixel is part of one patch, or of none beyond the last whole one.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    cut_patches_backward(Tiling t, const T* dpatches, float* dimages, bool add) {
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i >= t.images * t.height * t.image_width * t.channels) return;
+__global__ void __launch_bounds__(kThreads) cut_patches_backward(Tilings groups, const T* dpatches) {
+  const Tiling t = groups.of(blockIdx.x);
+  const int64_t i = int64_t{blockIdx.x - t.first_block} * kThreads + threadIdx.x;
+  if (i >= t.elements()) return;
   const int64_t channel = i % t.channels, pixel = i / t.channels, x = pixel % t.image_width,
                 line = pixel / t.image_width;
   const int64_t y = line % t.height, image = line / t.height, row = y / t.patch, col = x / t.patch;
   float value = 0;
   if (row < t.rows && col < t.cols) {
-    const int64_t patch = (image * t.rows + row) * t.cols + col;
+    const int64_t patch = t.first_patch + (image * t.rows + row) * t.cols + col;
     value =
         to_float(dpatches[((patch * t.channels + channel) * t.patch + y % t.patch) * t.patch + x % t.patch]);
   }
-  dimages[i] = add ? dimages[i] + value : value;
+  t.pixels[i] = t.add ? t.pixels[i] + value : value;
 }
 
-/// Calls f(input, tiling, first patch) for every group.
+/// Calls f(input, tiling) for every group.
 template <class F>
 void for_groups(const Patchify& op, std::span<const View> in, const F& f) {
   int64_t first_patch = 0;
   for (int g = 0; g < op.sequences.groups; ++g) {
     const size_t input = static_cast<size_t>(g);
-    f(input, Tiling(in[input].shape, op.patch), first_patch);
+    Tiling tiling(in[input].shape, op.patch);
+    tiling.first_patch = first_patch;
+    f(g, tiling);
     first_patch += op.sequences.group[input].count * op.sequences.group[input].patches();
   }
 }
@@ -108,29 +120,37 @@ void for_groups(const Patchify& op, std::span<const View> in, const F& f) {
 }  // namespace patchify_cu
 
 void Patchify::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
+  Tilings groups;
+  size_t shared_bytes = 0;
+  for_groups(*this, in, [&](int g, Tiling tiling) {
+    tiling.pixels = in[static_cast<size_t>(g)].as<float>();
+    groups.add(g, tiling, tiling.blocks());
+    shared_bytes = std::max(shared_bytes, tiling.shared_bytes());
+  });
   with_dtype(out[patches].dtype, [&](auto zero) {
     using T = decltype(zero);
     constexpr int kPack = 16 / sizeof(T);
     const bool packed = patch % kPack == 0 && reinterpret_cast<uintptr_t>(out[patches].data) % 16 == 0;
-    for_groups(*this, in, [&](size_t input, const Tiling& tiling, int64_t first_patch) {
-      const Grid grid{blocks_for(tiling.blocks(), 1), kThreads, tiling.shared_bytes()};
-      launch(stream, "patchify", packed ? cut_patches<T, kPack> : cut_patches<T, 1>, grid, tiling,
-             in[input].as<float>(), out[patches].row<T>(first_patch));
-    });
+    launch(stream, "patchify", packed ? cut_patches<T, kPack> : cut_patches<T, 1>,
+           {groups.blocks, kThreads, shared_bytes}, groups, out[patches].as<T>());
   });
 }
 
 void Patchify::backward(CudaStream& stream, std::span<const View> in, std::span<const View>,
                         std::span<const View> dout, std::span<const Grad> din) const {
+  Tilings groups;
+  int wanted = 0;
+  for_groups(*this, in, [&](int g, Tiling tiling) {
+    const Grad& grad = din[static_cast<size_t>(g)];
+    if (!grad.wanted()) return;
+    tiling.pixels = grad.view.as<float>();
+    tiling.add = grad.mode == GradMode::add;
+    groups.add(wanted++, tiling, blocks_for(grad.view.count(), kThreads));
+  });
   with_dtype(dout[patches].dtype, [&](auto zero) {
     using T = decltype(zero);
-    for_groups(*this, in, [&](size_t input, const Tiling& tiling, int64_t first_patch) {
-      const Grad& grad = din[input];
-      if (!grad.wanted()) return;
-      launch(stream, "patchify backward", cut_patches_backward<T>,
-             {blocks_for(grad.view.count(), kThreads), kThreads}, tiling, dout[patches].row<T>(first_patch),
-             grad.view.as<float>(), grad.mode == GradMode::add);
-    });
+    launch(stream, "patchify backward", cut_patches_backward<T>, {groups.blocks, kThreads}, groups,
+           dout[patches].as<T>());
   });
 }
 

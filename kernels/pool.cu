@@ -7,8 +7,9 @@
 
 // A thread per pack of channels of one pixel of what is written, forward and backward: it gathers, so nothing
 // is added to by two threads. Neighbouring threads have neighbouring channels. Average pooling reads every
-// element once per bin that holds it, max pooling forward once per window, mostly out of the L1 cache; max
-// pooling backward reads index and dy, which are stride² times fewer, once per pixel of the window.
+// element once per bin that holds it, and backward goes along rows of pixels with a bin's gradient in
+// registers. Max pooling forward reads once per window, mostly out of the L1 cache; backward it reads index and
+// dy, which are stride² times fewer, once per pixel of the window.
 namespace dino {
 inline namespace pool_cu {
 
@@ -82,24 +83,38 @@ __global__ void __launch_bounds__(kThreads) average(const T* x, Image in, T* y, 
   });
 }
 
+/// A thread goes along a row of pixels, and reads dy anew only where the bins change.
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads) average_gradient(const T* dy, Image out, T* dx, Image in, bool add) {
-  for_pixels(in, [&](const Pixel& p) {
+  for_pixels(Image{in.height, 1, in.packs}, [&](const Pixel& p) {
     const Bins rows{in.height, out.height}, cols{in.width, out.width};
-    float sum[N] = {};
-    const int last_row = rows.last(p.row), last_col = cols.last(p.col);
+    const int first_row = rows.first(p.row), last_row = rows.last(p.row);
+    int first_col = -1, last_col = -1;
+    float sum[N];
 #pragma unroll 1
-    for (int i = rows.first(p.row); i <= last_row; ++i)
-#pragma unroll 1
-      for (int j = cols.first(p.col); j <= last_col; ++j) {
-        const int pixels = (rows.end(i) - rows.begin(i)) * (cols.end(j) - cols.begin(j));
-        const float weight = __frcp_rn(static_cast<float>(pixels));
-        float value[N];
-        load(dy + offset_of<N>(out, p.image, int64_t{i} * out.width + j, p.pack), value);
+    for (int col = 0; col < in.width; ++col) {
+      if (cols.first(col) != first_col || cols.last(col) != last_col) {
+        first_col = cols.first(col);
+        last_col = cols.last(col);
 #pragma unroll
-        for (int e = 0; e < N; ++e) sum[e] = fmaf(weight, value[e], sum[e]);
+        for (float& s : sum) s = 0;
+#pragma unroll 1
+        for (int i = first_row; i <= last_row; ++i)
+#pragma unroll 1
+          for (int j = first_col; j <= last_col; ++j) {
+            const int pixels = (rows.end(i) - rows.begin(i)) * (cols.end(j) - cols.begin(j));
+            const float weight = __frcp_rn(static_cast<float>(pixels));
+            float value[N];
+            load(dy + offset_of<N>(out, p.image, int64_t{i} * out.width + j, p.pack), value);
+#pragma unroll
+            for (int e = 0; e < N; ++e) sum[e] = fmaf(weight, value[e], sum[e]);
+          }
       }
-    store(dx + offset_of<N>(in, p.image, int64_t{p.row} * in.width + p.col, p.pack), sum, add);
+      float gradient[N];
+#pragma unroll
+      for (int e = 0; e < N; ++e) gradient[e] = sum[e];
+      store(dx + offset_of<N>(in, p.image, int64_t{p.row} * in.width + col, p.pack), gradient, add);
+    }
   });
 }
 
@@ -217,8 +232,10 @@ void AveragePool::backward(CudaStream& stream, std::span<const View>, std::span<
   with_pack<false>(dout[y], dx.view, [&](auto zero, auto pack) {
     using T = decltype(zero);
     constexpr int kPack = decltype(pack)::value;
-    launch(stream, "average_pool backward", average_gradient<T, kPack>, grid_of(dx.view.shape, kPack), dout[y].as<T>(),
-           image_of(dout[y].shape, kPack), dx.view.as<T>(), image_of(dx.view.shape, kPack), dx.mode == GradMode::add);
+    const Shape& shape = dx.view.shape;
+    launch(stream, "average_pool backward", average_gradient<T, kPack>,
+           grid_of({shape[0], shape[1], 1, shape[3]}, kPack), dout[y].as<T>(), image_of(dout[y].shape, kPack),
+           dx.view.as<T>(), image_of(shape, kPack), dx.mode == GradMode::add);
   });
 }
 

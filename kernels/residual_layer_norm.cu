@@ -96,14 +96,9 @@ void ResidualLayerNorm::backward(CudaStream& stream, std::span<const View> in, s
                                       dx.mode == GradMode::add,
                                       dbranch.mode == GradMode::add,
                                       RowScale(in[scale], sequences, cls_only)};
-    const NormBackward<Y> n{source.as<float>(),
-                            out[mean].as<float>(),
-                            out[rstd].as<float>(),
-                            in[gamma].as<float>(),
-                            dy.as<Y>(),
-                            nullptr,
-                            source.rows(),
-                            static_cast<int>(source.cols())};
+    const NormBackward<Y> n{
+        source.as<float>(), out[mean].as<float>(), out[rstd].as<float>(),          in[gamma].as<float>(),
+        dy.as<Y>(),         source.rows(),         static_cast<int>(source.cols())};
     start_normalize_backward<std::is_same_v<B, Y>>(stream, "residual_layer_norm backward", target,
                                                    dx.wanted() || dbranch.wanted(), n, din[gamma], din[beta],
                                                    held);

@@ -68,6 +68,34 @@ struct TokenRows {
   }
 };
 
+/// What the groups of a batch need in one launch for all of them: each has some blocks that follow each
+/// other. `Group` has a member `first_block`.
+template <class Group>
+struct GroupBlocks {
+  static constexpr int kGroups = Sequences::kMaxGroups;
+  Group group[kGroups] = {};
+  unsigned blocks = 0;  ///< of all groups
+
+  /// Adds group number `g`; groups without blocks are never found.
+  void add(int g, Group added, int64_t its_blocks) {
+    added.first_block = blocks;
+    dino::check(blocks + its_blocks < int64_t{1} << 31, "cuda: too many blocks for one launch");
+    blocks += static_cast<unsigned>(its_blocks);
+    for (int rest = g; rest < kGroups; ++rest) {
+      group[rest] = added;
+      if (rest > g) group[rest].first_block = ~0u;
+    }
+  }
+  /// The group of a block, without an index that is known only at run time.
+  __device__ Group of(unsigned block) const {
+    Group found = group[0];
+#pragma unroll
+    for (int g = 1; g < kGroups; ++g)
+      if (block >= group[g].first_block) found = group[g];
+    return found;
+  }
+};
+
 /// The factors of drop path: one per sequence, or 1 for all.
 struct RowScale {
   const float* scale;

@@ -170,9 +170,13 @@ Sequences real_sequences() {
 
 std::vector<Case<Tokens>> Tokens::cases(Tiny) {
   Sequences many;
-  many.append(20, 1, 2);
+  many.append(70, 1, 2);
+  Sequences wide;
+  wide.append(1, 1, 1);
+  wide.append(2, 1, 1);
   return {{{.sequences = tiny_sequences()}, {{{18, 4}}, {{1, 1, 4}}, {{10, 4}}}},
-          {{.sequences = many}, {{{40, 3}}, {{1, 1, 3}}, {{3, 3}}}}};
+          {{.sequences = many}, {{{140, 3}}, {{1, 1, 3}}, {{3, 3}}}},
+          {{.sequences = wide}, {{{3, 257}}, {{1, 1, 257}}, {{4, 257}}}}};
 }
 
 std::vector<Case<Tokens>> Tokens::cases(Real) {

@@ -1,11 +1,13 @@
 #include "kernels/tokens.h"
 
+#include "kernels/last_block.cuh"
 #include "kernels/row_packs.cuh"
 #include "kernels/token_rows.cuh"
 
-// Tokens: a thread has one pack of one position of a group and goes through up to 64 of its images, so that
-// positions are read, and gradients of positions summed, once for all of these. Their sums are added in order
-// by a second kernel. SelectCls: a warp per row. PatchMean: a thread per pack of the result.
+// Tokens: a thread has one pack of one position of a group and goes through up to 32 of its images, so that
+// positions are read, and gradients of positions summed, once for all of these. The last block of a stretch
+// of positions adds up the sums of all, in order. One launch is enough for all groups. SelectCls: a warp per
+// row. PatchMean: a thread per pack of the result.
 namespace dino {
 inline namespace tokens_cu {
 
@@ -15,45 +17,66 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 
 /// One group of images: `images` sequences of `length` tokens, `per_chunk` images of which a thread takes.
+/// Blocks of the table of positions follow each other, and these of chunks.
 struct GroupCut {
   int64_t images, length, dim, per_chunk;
-  unsigned chunks;
+  int64_t first_sequence, first_token, first_position;
+  int64_t first_partial;  ///< row of the partial sums
+  unsigned chunks, table_blocks, first_block;
+  unsigned first_stretch;  ///< number of the stretch of positions that is the first block's
 
-  GroupCut(const Sequences::Group& group, int64_t dim)
-      : images(group.count),
-        length(group.length()),
-        dim(dim),
-        per_chunk(std::clamp<int64_t>((group.count + 7) / 8, 1, 64)),
-        chunks(blocks_for(group.count, per_chunk)) {
-    dino::check(chunks < 65536, "tokens: too many images");
+  __device__ bool contributes() const { return first_block != ~0u && chunks > 0; }
+
+  /// What a block has to do in its group.
+  struct Place {
+    int64_t element, begin, end;  ///< of the table; first image and the one behind the last
+    unsigned chunk, stretch;
+  };
+  template <int N>
+  __device__ Place place() const {
+    const unsigned block = blockIdx.x - first_block, chunk = block / table_blocks,
+                   stretch = block % table_blocks;
+    const int64_t begin = chunk * per_chunk;
+    return {(int64_t{stretch} * kThreads + threadIdx.x) * N, begin, min(begin + per_chunk, images), chunk,
+            stretch};
   }
-  int64_t table() const { return length * dim; }  ///< elements of the table of positions
-  Grid grid(int pack) const { return {{blocks_for(table() / pack, kThreads), chunks}, kThreads}; }
 };
 
-/// Calls f(cut, first sequence, first token, first position) for every group.
-template <class F>
-void for_groups(const Sequences& sequences, int64_t dim, const F& f) {
-  int64_t sequence = 0, token = 0, position = 0;
-  for (int g = 0; g < sequences.groups; ++g) {
-    const Sequences::Group& group = sequences.group[static_cast<size_t>(g)];
-    f(GroupCut(group, dim), sequence, token, position);
-    sequence += group.count;
-    token += group.count * group.length();
-    position += group.length();
+struct GroupCuts : GroupBlocks<GroupCut> {
+  int64_t partials = 0;  ///< elements
+  unsigned stretches = 0;
+
+  GroupCuts(const Sequences& sequences, int64_t dim, int pack) {
+    int64_t sequence = 0, token = 0, position = 0;
+    for (int g = 0; g < sequences.groups; ++g) {
+      const Sequences::Group& from = sequences.group[static_cast<size_t>(g)];
+      const int64_t per_chunk = std::clamp<int64_t>(from.count, 1, 32), length = from.length();
+      const unsigned chunks = blocks_for(from.count, per_chunk),
+                     table_blocks = blocks_for(length * dim / pack, kThreads);
+      add(g,
+          {from.count, length, dim, per_chunk, sequence, token, position, partials, chunks, table_blocks, 0,
+           stretches},
+          int64_t{chunks} * table_blocks);
+      sequence += from.count;
+      token += from.count * length;
+      position += length;
+      partials += chunks * length * dim;
+      stretches += table_blocks;
+    }
   }
-}
+};
 
 template <class P, int N>
 __global__ void __launch_bounds__(kThreads)
-    build_tokens(GroupCut cut, const P* __restrict__ patches, const float* __restrict__ cls,
+    build_tokens(GroupBlocks<GroupCut> groups, const P* __restrict__ patches, const float* __restrict__ cls,
                  const float* __restrict__ positions, float* __restrict__ x) {
-  const int64_t table = cut.length * cut.dim, e = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * N;
+  const GroupCut cut = groups.of(blockIdx.x);
+  const auto [e, begin, end, chunk, stretch] = cut.template place<N>();
+  const int64_t table = cut.length * cut.dim;
   if (e >= table) return;
-  const int64_t begin = blockIdx.y * cut.per_chunk, end = min(begin + cut.per_chunk, cut.images);
   float position[N];
-  load(positions + e, position);
-  x += begin * table + e;
+  load(positions + cut.first_position * cut.dim + e, position);
+  x += cut.first_token * cut.dim + begin * table + e;
   if (e < cut.dim) {
     float value[N];
     load(cls + e, value);
@@ -62,7 +85,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int64_t image = begin; image < end; ++image, x += table) store(x, value);
     return;
   }
-  patches += begin * (table - cut.dim) + e - cut.dim;
+  patches += (cut.first_token - cut.first_sequence) * cut.dim + begin * (table - cut.dim) + e - cut.dim;
 #pragma unroll 4
   for (int64_t image = begin; image < end; ++image, x += table, patches += table - cut.dim) {
     float value[N];
@@ -73,45 +96,83 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// Gradients of patches, and the sums over the images of a chunk, which are gradients of positions and cls:
-/// [chunks, length, dim]. Either may be null.
-template <class P, int N>
-__global__ void __launch_bounds__(kThreads)
-    build_tokens_backward(GroupCut cut, const float* __restrict__ dx, P* __restrict__ dpatches, bool add,
-                          float* __restrict__ partial) {
-  const int64_t table = cut.length * cut.dim, e = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * N;
-  if (e >= table) return;
-  const int64_t begin = blockIdx.y * cut.per_chunk, end = min(begin + cut.per_chunk, cut.images);
-  dx += begin * table + e;  // pointers advance, because nvcc splits packs that are stored through an index
-  if (e < cut.dim) dpatches = nullptr;
-  if (dpatches) dpatches += begin * (table - cut.dim) + e - cut.dim;
-  if (partial) partial += blockIdx.y * table + e;
-  float sum[N] = {};
-#pragma unroll 4
-  for (int64_t image = begin; image < end; ++image, dx += table) {
-    float value[N];
-    load(dx, value);
+/// Where gradients of positions and CLS go. The sums of every chunk of images, if there are several, come
+/// first: [chunks, length, dim] of each group.
+struct PositionSums {
+  float* partial;            ///< null: nothing is wanted
+  float *dpositions, *dcls;  ///< null: not wanted
+  bool add_positions, add_cls;
+  unsigned* counters;  ///< of the stretches of all groups, and then of those of the CLS token
+};
+
+/// Adds up the chunks of a stretch of positions if this block, whose sums are `sum`, is the last there, and
+/// then the groups for CLS. Position 0 is that of CLS.
+template <int N>
+__device__ void add_chunks(const PositionSums& sums, const GroupBlocks<GroupCut>& groups, const GroupCut& cut,
+                           const GroupCut::Place& place, unsigned stretches, float (&sum)[N]) {
+  const int64_t table = cut.length * cut.dim, e = place.element;
+  float* partial = sums.partial + cut.first_partial + e;
+  if (cut.chunks > 1) {
+    if (e < table) store(partial + place.chunk * table, sum);
+    if (!is_last_block(sums.counters + cut.first_stretch + place.stretch, cut.chunks)) return;
 #pragma unroll
-    for (int i = 0; i < N; ++i) sum[i] += value[i];
-    if (!dpatches) continue;
-    store(dpatches, value, add);
-    dpatches += table - cut.dim;
+    for (float& s : sum) s = 0;
+#pragma unroll 4
+    for (unsigned chunk = 0; chunk < (e < table ? cut.chunks : 0); ++chunk) {
+      float value[N];
+      load(partial + chunk * table, value);
+#pragma unroll
+      for (int i = 0; i < N; ++i) sum[i] += value[i];
+    }
   }
-  if (partial) store(partial, sum);
+  if (sums.dcls && e < cut.dim) store(partial, sum);
+  if (sums.dpositions && e < table)
+    store(sums.dpositions + cut.first_position * cut.dim + e, sum, sums.add_positions);
+  if (!sums.dcls || place.stretch * int64_t{kThreads * N} >= cut.dim) return;
+  unsigned present = 0;
+#pragma unroll
+  for (int g = 0; g < GroupCuts::kGroups; ++g) present += groups.group[g].contributes();
+  if (!is_last_block(sums.counters + stretches + place.stretch, present) || e >= cut.dim) return;
+  float total[N] = {};
+#pragma unroll
+  for (int g = 0; g < GroupCuts::kGroups; ++g) {
+    if (!groups.group[g].contributes()) continue;
+    float value[N];
+    load(sums.partial + groups.group[g].first_partial + e, value);
+#pragma unroll
+    for (int i = 0; i < N; ++i) total[i] += value[i];
+  }
+  store(sums.dcls + e, total, sums.add_cls);
 }
 
-/// Adds up the chunks of one group for its positions; those of position 0 are also part of the gradient of
-/// cls.
+/// Gradients of patches, of positions and of CLS, if wanted.
+template <class P, int N>
 __global__ void __launch_bounds__(kThreads)
-    add_chunks(const float* partial, unsigned chunks, int64_t table, int64_t dim, float* dpositions,
-               bool add_positions, float* dcls, bool add_cls) {
-  const int64_t e = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (e >= table) return;
-  float sum = 0;
-#pragma unroll 8
-  for (unsigned chunk = 0; chunk < chunks; ++chunk) sum += partial[chunk * table + e];
-  if (dpositions) dpositions[e] = add_positions ? dpositions[e] + sum : sum;
-  if (dcls && e < dim) dcls[e] = add_cls ? dcls[e] + sum : sum;
+    build_tokens_backward(GroupBlocks<GroupCut> groups, const float* __restrict__ dx,
+                          P* __restrict__ dpatches, bool add, PositionSums sums, unsigned stretches) {
+  const GroupCut cut = groups.of(blockIdx.x);
+  const GroupCut::Place place = cut.template place<N>();
+  const int64_t table = cut.length * cut.dim, e = place.element;
+  float sum[N] = {};
+  if (e < table) {
+    dx += cut.first_token * cut.dim + place.begin * table +
+          e;  // pointers advance: nvcc splits packs stored through an index
+    if (e < cut.dim) dpatches = nullptr;
+    if (dpatches)
+      dpatches +=
+          (cut.first_token - cut.first_sequence) * cut.dim + place.begin * (table - cut.dim) + e - cut.dim;
+#pragma unroll 4
+    for (int64_t image = place.begin; image < place.end; ++image, dx += table) {
+      float value[N];
+      load(dx, value);
+#pragma unroll
+      for (int i = 0; i < N; ++i) sum[i] += value[i];
+      if (!dpatches) continue;
+      store(dpatches, value, add);
+      dpatches += table - cut.dim;
+    }
+  }
+  if (sums.partial) add_chunks(sums, groups, cut, place, stretches, sum);
 }
 
 template <class T, int N>
@@ -185,11 +246,9 @@ void Tokens::forward(CudaStream& stream, std::span<const View> in, std::span<con
     using P = decltype(zero);
     const bool packed = fits_packs<P, kPack>(in[patches]) && fits_packs<float, kPack>(in[cls]) &&
                         fits_packs<float, kPack>(in[positions]) && fits_packs<float, kPack>(out[x]);
-    for_groups(sequences, dim, [&](const GroupCut& cut, int64_t sequence, int64_t token, int64_t position) {
-      launch(stream, "tokens", packed ? build_tokens<P, kPack> : build_tokens<P, 1>,
-             cut.grid(packed ? kPack : 1), cut, in[patches].row<P>(token - sequence), in[cls].as<float>(),
-             in[positions].row<float>(position), out[x].row<float>(token));
-    });
+    const GroupCuts groups(sequences, dim, packed ? kPack : 1);
+    launch(stream, "tokens", packed ? build_tokens<P, kPack> : build_tokens<P, 1>, {groups.blocks, kThreads},
+           groups, in[patches].as<P>(), in[cls].as<float>(), in[positions].as<float>(), out[x].as<float>());
   });
 }
 
@@ -197,31 +256,26 @@ void Tokens::backward(CudaStream& stream, std::span<const View> in, std::span<co
                       std::span<const View> dout, std::span<const Grad> din) const {
   const View& dx = dout[x];
   const Grad &dpatches = din[patches], &dcls = din[cls], &dpositions = din[positions];
-  const bool sums = dcls.wanted() || dpositions.wanted();
-  if (!sums && !dpatches.wanted()) return;
-  int64_t most = 0;  // groups come one after the other and use the same scratch memory
-  for_groups(sequences, dx.cols(), [&](const GroupCut& cut, int64_t, int64_t, int64_t) {
-    most = std::max(most, cut.chunks * cut.table());
-  });
-  float* partial =
-      sums ? reinterpret_cast<float*>(stream.scratch(static_cast<size_t>(most) * sizeof(float))) : nullptr;
+  const bool wants_sums = dcls.wanted() || dpositions.wanted();
+  if (!wants_sums && !dpatches.wanted()) return;
   with_dtype(in[patches].dtype, [&](auto zero) {
     using P = decltype(zero);
-    const bool packed = fits_packs<P, kPack>(dpatches.view) && fits_packs<float, kPack>(dx);
-    for_groups(sequences, dx.cols(),
-               [&](const GroupCut& cut, int64_t sequence, int64_t token, int64_t position) {
-                 launch(stream, "tokens backward",
-                        packed ? build_tokens_backward<P, kPack> : build_tokens_backward<P, 1>,
-                        cut.grid(packed ? kPack : 1), cut, dx.row<float>(token),
-                        dpatches.wanted() ? dpatches.view.row<P>(token - sequence) : nullptr,
-                        dpatches.mode == GradMode::add, partial);
-                 if (sums)
-                   launch(stream, "tokens backward sums", add_chunks,
-                          {blocks_for(cut.table(), kThreads), kThreads}, partial, cut.chunks, cut.table(),
-                          cut.dim, dpositions.wanted() ? dpositions.view.row<float>(position) : nullptr,
-                          dpositions.mode == GradMode::add, dcls.wanted() ? dcls.view.as<float>() : nullptr,
-                          token > 0 || dcls.mode == GradMode::add);
-               });
+    const bool packed = fits_packs<P, kPack>(dpatches.view) && fits_packs<float, kPack>(dx) &&
+                        fits_packs<float, kPack>(dcls.view) && fits_packs<float, kPack>(dpositions.view);
+    const int pack = packed ? kPack : 1;
+    const GroupCuts groups(sequences, dx.cols(), pack);
+    PositionSums sums{};
+    if (wants_sums)
+      sums = {reinterpret_cast<float*>(stream.scratch(static_cast<size_t>(groups.partials) * sizeof(float))),
+              dpositions.wanted() ? dpositions.view.as<float>() : nullptr,
+              dcls.wanted() ? dcls.view.as<float>() : nullptr,
+              dpositions.mode == GradMode::add,
+              dcls.mode == GradMode::add,
+              tickets(stream, groups.stretches + blocks_for(dx.cols() / pack, kThreads))};
+    launch(stream, "tokens backward", packed ? build_tokens_backward<P, kPack> : build_tokens_backward<P, 1>,
+           {groups.blocks, kThreads}, groups, dx.as<float>(),
+           dpatches.wanted() ? dpatches.view.as<P>() : nullptr, dpatches.mode == GradMode::add, sums,
+           groups.stretches);
   });
 }
 
