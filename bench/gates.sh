@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Counts what can be counted about the kernels without a GPU and compares it with bench/gates.lock: registers, spills and
 # resident warps from ptxas; launches, instructions, memory traffic, bank conflicts and tensor-core work from the emulator
-# (docs/cuda_without_a_gpu.md) on the shapes of bench/cuda_gates/gate_cases.h. The figures are the same on every machine with
-# the same compiler, but for little that depends on the folder of the source.
+# (docs/cuda_without_a_gpu.md) on the shapes of bench/cuda_gates/gate_cases.h. The figures are the same on every machine and in every
+# folder with the same compiler.
 #   bench/gates.sh            says what differs; 1 if something got worse, or if a kernel is new or gone
 #   bench/gates.sh --update   writes bench/gates.lock anew
 #   bench/gates.sh --print    prints the figures

@@ -36,6 +36,7 @@ __device__ void dot_rows(float (&dots)[kWarpRows], const SharedRows& own, const 
                          int head_dim) {
   const float* theirs = tile.row(threadIdx.x % 32);
   for (float& d : dots) d = 0;
+#pragma unroll 1  // a fixed number: left to the compiler, the code differs from one compilation to the next
   for (int c = 0; c < head_dim; c += 4) {
     const float4 b = *reinterpret_cast<const float4*>(theirs + c);
 #pragma unroll
