@@ -15,6 +15,7 @@ struct Attention {
   static constexpr std::array<std::string_view, 2> kOutputs = {"o", "lse"};
   enum Inputs { q, k, v };
   enum Outputs { o, lse };
+  static constexpr bool kOwnBf16 = true;
   static constexpr uint32_t kDifferentiable = bit(q) | bit(k) | bit(v);
   static constexpr bool kStridedInputs = true;
 

@@ -48,7 +48,8 @@ struct Matmul {
   dnnl::memory::desc plain;
 };
 
-/// One product of a weight gradient: aᵀ [m, rows] · b [rows, n] with dense rows, as oneDNN's fast kernel wants it.
+/// One product of a weight gradient: aᵀ [m, rows] · b [rows, n] with dense rows, as oneDNN's fast kernel
+/// wants it.
 struct ColumnsKey {
   int64_t rows, m, n;
   auto operator<=>(const ColumnsKey&) const = default;
@@ -66,7 +67,8 @@ class Primitives {
 
   const Matmul& find(const MatmulKey& key, int64_t plain_stride) {
     auto found = matmuls_.find({key, plain_stride});
-    if (found == matmuls_.end()) found = matmuls_.emplace(std::pair(key, plain_stride), prepare(key, plain_stride)).first;
+    if (found == matmuls_.end())
+      found = matmuls_.emplace(std::pair(key, plain_stride), prepare(key, plain_stride)).first;
     return found->second;
   }
   const Columns& find(const ColumnsKey& key) {
@@ -78,14 +80,17 @@ class Primitives {
  private:
   Matmul prepare(const MatmulKey& key, int64_t plain_stride) const {
     const Type operands = type_of(key.operands);
-    const dnnl::memory::dims strides = key.transposed ? dnnl::memory::dims{1, plain_stride} : dnnl::memory::dims{plain_stride, 1};
+    const dnnl::memory::dims strides =
+        key.transposed ? dnnl::memory::dims{1, plain_stride} : dnnl::memory::dims{plain_stride, 1};
     Matmul result;
     result.plain = dnnl::memory::desc({key.k, key.n}, operands, strides);
     result.x = dnnl::memory::desc({key.rows, key.k}, operands, dnnl::memory::dims{key.x_stride, 1});
-    result.y = dnnl::memory::desc({key.rows, key.n}, type_of(key.result), dnnl::memory::dims{key.y_stride, 1});
+    result.y =
+        dnnl::memory::desc({key.rows, key.n}, type_of(key.result), dnnl::memory::dims{key.y_stride, 1});
     if (key.bias) result.bias = dnnl::memory::desc({1, key.n}, Type::f32, Tag::ab);
     const bool packed = key.weight_stride == 0;
-    const dnnl::memory::desc weight = packed ? dnnl::memory::desc({key.k, key.n}, operands, Tag::any) : result.plain;
+    const dnnl::memory::desc weight =
+        packed ? dnnl::memory::desc({key.k, key.n}, operands, Tag::any) : result.plain;
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     if (key.add) {
@@ -111,10 +116,10 @@ class Primitives {
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     const dnnl::memory::desc weight({key.m, key.n}, Type::bf16, Tag::any);
-    const dnnl::inner_product_forward::primitive_desc forward({dnnl::prop_kind::forward_training, result.b, weight, result.a},
-                                                              attributes, engine);
-    const dnnl::inner_product_backward_weights::primitive_desc backward({result.b, result.result, result.a}, attributes, engine,
-                                                                        forward);
+    const dnnl::inner_product_forward::primitive_desc forward(
+        {dnnl::prop_kind::forward_training, result.b, weight, result.a}, attributes, engine);
+    const dnnl::inner_product_backward_weights::primitive_desc backward({result.b, result.result, result.a},
+                                                                        attributes, engine, forward);
     result.primitive = dnnl::inner_product_backward_weights(backward);
     result.scratch = backward.scratchpad_desc();
     return result;
@@ -142,9 +147,19 @@ void with_errors_named(const Body& body) {
 /// The pieces of one multiply_rows.
 class RowProducts {
  public:
-  RowProducts(CpuStream& stream, const View& x, const View& weight, bool transposed, const View& bias, const View& y, bool add)
-      : stream_(stream), primitives_(stream.cache<Primitives>()), x_(x), weight_(weight), transposed_(transposed), bias_(bias),
-        y_(y), add_(add), packed_(x.rows() >= kPackedRows), rows_(x.rows(), row_piece(), 16), cols_(y.cols(), col_piece(), 64) {}
+  RowProducts(CpuStream& stream, const View& x, const View& weight, bool transposed, const View& bias,
+              const View& y, bool add)
+      : stream_(stream),
+        primitives_(stream.cache<Primitives>()),
+        x_(x),
+        weight_(weight),
+        transposed_(transposed),
+        bias_(bias),
+        y_(y),
+        add_(add),
+        packed_(x.rows() >= kPackedRows),
+        rows_(x.rows(), row_piece(), 16),
+        cols_(y.cols(), col_piece(), 64) {}
 
   void run() {
     // All primitives exist before the threads start.
@@ -194,11 +209,14 @@ class RowProducts {
     const bool other_last = matmul(rows_.count - 1, 0).weight != matmul(0, 0).weight;
     const int64_t layouts = other_last ? 2 : 1;
     std::byte* packed = stream_.shared_scratch(slice * 2 * static_cast<size_t>(cols_.count * layouts));
-    const auto place = [&](int64_t layout, int64_t col) { return packed + slice * 2 * static_cast<size_t>(layout * cols_.count + col); };
+    const auto place = [&](int64_t layout, int64_t col) {
+      return packed + slice * 2 * static_cast<size_t>(layout * cols_.count + col);
+    };
     stream_.pool().parallel(cols_.count * layouts, [&](int64_t piece, int) {
       const int64_t col = piece % cols_.count, layout = piece / cols_.count;
       const Matmul& m = matmul(layout == 0 ? 0 : rows_.count - 1, col);
-      dnnl::memory from(m.plain, primitives_.engine, weight_from(col)), to(m.weight, primitives_.engine, place(layout, col));
+      dnnl::memory from(m.plain, primitives_.engine, weight_from(col)),
+          to(m.weight, primitives_.engine, place(layout, col));
       dnnl::stream queue(primitives_.engine);
       m.pack.execute(queue, from, to);
     });
@@ -238,13 +256,15 @@ class RowProducts {
   Cut rows_, cols_;
 };
 
-/// The pieces of one multiply_columns: tiles of columns of a, times parts of the rows, whose sums are added up in order.
+/// The pieces of one multiply_columns: tiles of columns of a, times parts of the rows, whose sums are added
+/// up in order.
 struct ColumnPieces {
   Cut tiles, parts;
 
   ColumnPieces(const View& a, int64_t tile, int64_t least_rows)
       : tiles(a.cols(), tile, 16),
-        parts(a.rows(), std::max(least_rows, pieces_of(a.rows(), std::max<int64_t>(1, kPieces / tiles.count))), 16) {}
+        parts(a.rows(),
+              std::max(least_rows, pieces_of(a.rows(), std::max<int64_t>(1, kPieces / tiles.count))), 16) {}
   int64_t count() const { return tiles.count * parts.count; }
 
  private:
@@ -253,13 +273,20 @@ struct ColumnPieces {
 
 /// Runs product(tile, part, where to write [columns of the tile, n], thread), and adds up.
 template <class Product>
-void sum_parts(CpuStream& stream, const ColumnPieces& pieces, const View& result, bool add, const Product& product) {
+void sum_parts(CpuStream& stream, const ColumnPieces& pieces, const View& result, bool add,
+               const Product& product) {
   const int64_t m = result.rows(), n = result.cols();
   const bool direct = pieces.parts.count == 1 && !add;
-  float* partial = direct ? nullptr : reinterpret_cast<float*>(stream.shared_scratch(static_cast<size_t>(pieces.parts.count * m * n) * sizeof(float)));
+  float* partial = direct ? nullptr
+                          : reinterpret_cast<float*>(stream.shared_scratch(
+                                static_cast<size_t>(pieces.parts.count * m * n) * sizeof(float)));
   stream.pool().parallel(pieces.count(), [&](int64_t piece, int thread) {
-    const int64_t tile = piece % pieces.tiles.count, part = piece / pieces.tiles.count, row = pieces.tiles.begin(tile);
-    product(tile, part, direct ? Matrix<float>{result.row<float>(row), result.row_stride} : Matrix<float>{partial + (part * m + row) * n, n}, thread);
+    const int64_t tile = piece % pieces.tiles.count, part = piece / pieces.tiles.count,
+                  row = pieces.tiles.begin(tile);
+    product(tile, part,
+            direct ? Matrix<float>{result.row<float>(row), result.row_stride}
+                   : Matrix<float>{partial + (part * m + row) * n, n},
+            thread);
   });
   if (direct) return;
   stream.pool().for_ranges(m, std::max<int64_t>(1, 16384 / n), [&](int64_t begin, int64_t end) {
@@ -274,21 +301,26 @@ void columns_f32(CpuStream& stream, const View& a, const View& b, const View& re
   sum_parts(stream, pieces, result, add, [&](int64_t tile, int64_t part, Matrix<float> to, int) {
     const int64_t row = pieces.parts.begin(part);
     gemm_serial(pieces.tiles.length(tile), b.cols(), pieces.parts.length(part), 1.0f,
-                {a.row<float>(row) + pieces.tiles.begin(tile), a.row_stride, true}, {b.row<float>(row), b.row_stride}, 0.0f, to);
+                {a.row<float>(row) + pieces.tiles.begin(tile), a.row_stride, true},
+                {b.row<float>(row), b.row_stride}, 0.0f, to);
   });
 }
+
+constexpr int64_t kLongSum = 8192;
 
 /// Dense copy of a part of a matrix in bf16, or the part itself if its rows are dense.
 std::byte* dense_part(const View& x, int64_t row, int64_t rows, int64_t col, int64_t cols, std::byte* copy) {
   if (x.row_stride == cols) return element(x, row, col);
   for (int64_t r = 0; r < rows; ++r)
-    std::memcpy(copy + static_cast<size_t>(r * cols) * sizeof(BFloat16), element(x, row + r, col), static_cast<size_t>(cols) * sizeof(BFloat16));
+    std::memcpy(copy + static_cast<size_t>(r * cols) * sizeof(BFloat16), element(x, row + r, col),
+                static_cast<size_t>(cols) * sizeof(BFloat16));
   return copy;
 }
 
 void columns_bf16(CpuStream& stream, const View& a, const View& b, const View& result, bool add) {
   auto& primitives = stream.cache<Primitives>();
-  const ColumnPieces pieces(a, 192, 512);
+  // Tiles of columns are copied to be dense; long sums have enough parts without tiles.
+  const ColumnPieces pieces(a, a.rows() >= kLongSum ? a.cols() : 192, 512);
   const int64_t n = b.cols();
   const auto find = [&](int64_t tile, int64_t part) -> const Columns& {
     return primitives.find(ColumnsKey{pieces.parts.length(part), pieces.tiles.length(tile), n});
@@ -297,19 +329,24 @@ void columns_bf16(CpuStream& stream, const View& a, const View& b, const View& r
     for (const int64_t part : {int64_t{0}, pieces.parts.count - 1}) find(tile, part);
   sum_parts(stream, pieces, result, add, [&](int64_t tile, int64_t part, Matrix<float> to, int thread) {
     const Columns& c = find(tile, part);
-    const int64_t row = pieces.parts.begin(part), rows = pieces.parts.length(part), cols = pieces.tiles.length(tile);
+    const int64_t row = pieces.parts.begin(part), rows = pieces.parts.length(part),
+                  cols = pieces.tiles.length(tile);
     const auto aligned = [](size_t bytes) { return (bytes + 63) / 64 * 64; };
-    const size_t own = aligned(c.scratch.get_size()), of_a = aligned(c.a.get_size()), of_b = aligned(c.b.get_size());
+    const size_t own = aligned(c.scratch.get_size()), of_a = aligned(c.a.get_size()),
+                 of_b = aligned(c.b.get_size());
     const size_t of_result = aligned(c.result.get_size());
     std::byte* scratch = stream.scratch(thread, own + of_a + of_b + of_result);
     float* dense = to.stride == n ? to.data : reinterpret_cast<float*>(scratch + own + of_a + of_b);
     const dnnl::engine& engine = primitives.engine;
     dnnl::stream queue(engine);
-    c.primitive.execute(queue, {{DNNL_ARG_SRC, {c.b, engine, dense_part(b, row, rows, 0, n, scratch + own + of_a)}},
-                                {DNNL_ARG_DIFF_DST, {c.a, engine, dense_part(a, row, rows, pieces.tiles.begin(tile), cols, scratch + own)}},
-                                {DNNL_ARG_DIFF_WEIGHTS, {c.result, engine, dense}},
-                                {DNNL_ARG_SCRATCHPAD, {c.scratch, engine, scratch}}});
-    for (int64_t r = 0; dense != to.data && r < cols; ++r) std::copy_n(dense + r * n, n, to.data + r * to.stride);
+    c.primitive.execute(
+        queue, {{DNNL_ARG_SRC, {c.b, engine, dense_part(b, row, rows, 0, n, scratch + own + of_a)}},
+                {DNNL_ARG_DIFF_DST,
+                 {c.a, engine, dense_part(a, row, rows, pieces.tiles.begin(tile), cols, scratch + own)}},
+                {DNNL_ARG_DIFF_WEIGHTS, {c.result, engine, dense}},
+                {DNNL_ARG_SCRATCHPAD, {c.scratch, engine, scratch}}});
+    for (int64_t r = 0; dense != to.data && r < cols; ++r)
+      std::copy_n(dense + r * n, n, to.data + r * to.stride);
   });
 }
 
@@ -317,10 +354,12 @@ void columns_bf16(CpuStream& stream, const View& a, const View& b, const View& r
 
 bool multiplies_bf16() {
   const auto isa = dnnl::get_effective_cpu_isa();
-  return (static_cast<unsigned>(isa) & static_cast<unsigned>(dnnl::cpu_isa::avx512_core)) == static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+  return (static_cast<unsigned>(isa) & static_cast<unsigned>(dnnl::cpu_isa::avx512_core)) ==
+         static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
 }
 
-void multiply_rows(CpuStream& stream, const View& x, const View& weight, bool transposed, const View& bias, const View& y, bool add) {
+void multiply_rows(CpuStream& stream, const View& x, const View& weight, bool transposed, const View& bias,
+                   const View& y, bool add) {
   if (y.count() == 0) return;
   with_errors_named([&] { RowProducts(stream, x, weight, transposed, bias, y, add).run(); });
 }

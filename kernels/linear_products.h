@@ -2,16 +2,19 @@
 
 #include "kernels/op.h"
 
-/// The matrix products of linear layers on the CPU, by oneDNN, in f32 or in bf16 with sums in f32. Work is cut into pieces that
-/// depend on the shapes only, so the bits of the results do not depend on the number of threads.
+/// The matrix products of linear layers on the CPU, by oneDNN, in f32 or in bf16 with sums in f32. Work is
+/// cut into pieces that depend on the shapes only, so the bits of the results do not depend on the number of
+/// threads.
 namespace dino {
 
 /// Whether oneDNN multiplies bf16 on this processor.
 bool multiplies_bf16();
 
-/// y [rows, n] = x [rows, k] · weight + bias, where weight is [n, k] if `transposed`, else [k, n]; `add` adds that to y. x and
-/// weight are of one dtype, y of that or f32; rows may be strided. bias [n] is f32 or absent.
-void multiply_rows(CpuStream& stream, const View& x, const View& weight, bool transposed, const View& bias, const View& y, bool add);
+/// y [rows, n] = x [rows, k] · weight + bias, where weight is [n, k] if `transposed`, else [k, n]; `add` adds
+/// that to y. x and weight are of one dtype, y of that or f32; rows may be strided. bias [n] is f32 or
+/// absent.
+void multiply_rows(CpuStream& stream, const View& x, const View& weight, bool transposed, const View& bias,
+                   const View& y, bool add);
 
 /// result [m, n] (f32) = or += aᵀ · b, summed over the rows of a [rows, m] and b [rows, n].
 void multiply_columns(CpuStream& stream, const View& a, const View& b, const View& result, bool add);

@@ -2,7 +2,8 @@
 
 #include "kernels/rows.h"
 
-// The arithmetic of rows with values in bf16: strips that stay in the first cache are widened, computed in f32, and rounded.
+// The arithmetic of rows with values in bf16: strips that stay in the first cache are widened, computed in
+// f32, and rounded.
 namespace dino::rows {
 namespace {
 
@@ -36,15 +37,19 @@ void axpy(float a, const float* x, BFloat16* y, int64_t n, bool add) {
 
 void axpy(float a, const BFloat16* x, float* y, int64_t n, bool add) {
   Strip wide;
-  for_strips(n, [&](int64_t begin, int64_t count) { axpy(a, wide.of(x + begin, count), y + begin, count, add); });
+  for_strips(
+      n, [&](int64_t begin, int64_t count) { axpy(a, wide.of(x + begin, count), y + begin, count, add); });
 }
 
 void add_scaled(const float* x, float a, const BFloat16* y, float* z, int64_t n) {
   Strip wide;
-  for_strips(n, [&](int64_t begin, int64_t count) { add_scaled(x + begin, a, wide.of(y + begin, count), z + begin, count); });
+  for_strips(n, [&](int64_t begin, int64_t count) {
+    add_scaled(x + begin, a, wide.of(y + begin, count), z + begin, count);
+  });
 }
 
-void normalize(const float* x, float mean, float rstd, const float* gamma, const float* beta, BFloat16* y, int64_t n) {
+void normalize(const float* x, float mean, float rstd, const float* gamma, const float* beta, BFloat16* y,
+               int64_t n) {
   Strip result;
   for_strips(n, [&](int64_t begin, int64_t count) {
     normalize(x + begin, mean, rstd, gamma + begin, beta + begin, result.values, count);
@@ -52,26 +57,26 @@ void normalize(const float* x, float mean, float rstd, const float* gamma, const
   });
 }
 
-NormSums<float> normalize_backward_sums(const float* x, float mean, float rstd, const float* gamma, const BFloat16* dy,
-                                        float* dgamma, float* dbeta, int64_t n) {
+NormSums<float> normalize_backward_sums(const float* x, float mean, float rstd, const float* gamma,
+                                        const BFloat16* dy, float* dgamma, float* dbeta, int64_t n) {
   Strip wide;
   NormSums<float> sums{0, 0};
   for_strips(n, [&](int64_t begin, int64_t count) {
     const NormSums<float> part =
-        normalize_backward_sums(x + begin, mean, rstd, gamma + begin, wide.of(dy + begin, count), dgamma ? dgamma + begin : nullptr,
-                                dbeta ? dbeta + begin : nullptr, count);
+        normalize_backward_sums(x + begin, mean, rstd, gamma + begin, wide.of(dy + begin, count),
+                                dgamma ? dgamma + begin : nullptr, dbeta ? dbeta + begin : nullptr, count);
     sums.grad += part.grad;
     sums.grad_times_x += part.grad_times_x;
   });
   return sums;
 }
 
-void normalize_backward(const float* x, float mean, float rstd, const float* gamma, const BFloat16* dy, float mean_grad,
-                        float mean_grad_x, float* dx, int64_t n, bool add) {
+void normalize_backward(const float* x, float mean, float rstd, const float* gamma, const BFloat16* dy,
+                        float mean_grad, float mean_grad_x, float* dx, int64_t n, bool add) {
   Strip wide;
   for_strips(n, [&](int64_t begin, int64_t count) {
-    normalize_backward(x + begin, mean, rstd, gamma + begin, wide.of(dy + begin, count), mean_grad, mean_grad_x, dx + begin, count,
-                       add);
+    normalize_backward(x + begin, mean, rstd, gamma + begin, wide.of(dy + begin, count), mean_grad,
+                       mean_grad_x, dx + begin, count, add);
   });
 }
 
