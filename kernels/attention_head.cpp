@@ -15,8 +15,7 @@ namespace dino::attention_head {
 constexpr int64_t kPadding = 16;
 constexpr int64_t padded(int64_t count) { return (count + kPadding - 1) / kPadding * kPadding; }
 
-/// Queries go in blocks of about equal size, so that their rows of scores stay in the cache beside keys and
-/// values.
+/// Queries go in blocks of about equal size, so that their rows of scores stay in the cache beside keys and values.
 struct Blocks {
   explicit Blocks(const Size& size)
       : queries(size.queries), count((queries + limit(size.keys) - 1) / limit(size.keys)) {}
@@ -71,12 +70,11 @@ struct Product {
   int64_t factor_row = 0;
 };
 
-/// Rows of a tile of two vectors whose sums stay in registers: there are 32 of these with vectors of 64
-/// bytes, else 16.
+/// Rows of a tile of two vectors whose sums stay in registers: there are 32 of these with vectors of 64 bytes, else 16.
 constexpr int kTileRows = HWY_MAX_BYTES == 64 ? 12 : 6;
 
-/// The tile of R rows and `kVectors` vectors of C at (row, col). In the last vector, only the lanes of `mask`
-/// exist if `kMasked`.
+/// The tile of R rows and `kVectors` vectors of C at (row, col). In the last vector, only the lanes of `mask` exist if
+/// `kMasked`.
 template <int R, int kVectors, bool kMasked, class M>
 HWY_NOINLINE void Tile(const Product& p, int64_t row, int64_t col, M mask) {
   const D d;
@@ -86,8 +84,9 @@ HWY_NOINLINE void Tile(const Product& p, int64_t row, int64_t col, M mask) {
   };
   V sum[R][kVectors];
   HWY_UNROLL(12)
-  for (int r = 0; r < R; ++r) HWY_UNROLL(2)
-  for (int vector = 0; vector < kVectors; ++vector) sum[r][vector] = hn::Zero(d);
+  for (int r = 0; r < R; ++r)
+    HWY_UNROLL(2)
+    for (int vector = 0; vector < kVectors; ++vector) sum[r][vector] = hn::Zero(d);
 
   // One pointer for three rows: a pointer for each would not fit into the registers.
   const int64_t a_row = p.a_row, a_inner = p.a_inner, b_row = p.b_row;
@@ -120,10 +119,8 @@ HWY_NOINLINE void Tile(const Product& p, int64_t row, int64_t col, M mask) {
       float* const to = c + r * p.c_row + vector * kLanes;
       const V before = p.add ? load(c + r * p.c_row, vector) : hn::Zero(d);
       const V value = hn::MulAdd(sum[r][vector], factor, before);
-      if (kMasked && vector == kVectors - 1)
-        hn::BlendedStore(value, mask, d, to);
-      else
-        hn::StoreU(value, d, to);
+      if (kMasked && vector == kVectors - 1) hn::BlendedStore(value, mask, d, to);
+      else hn::StoreU(value, d, to);
     }
   }
 }
@@ -145,20 +142,15 @@ void Multiply(const Product& p) {
     const int64_t left = p.cols - col;
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t row = p.rows * tile / tiles, rows = p.rows * (tile + 1) / tiles - row;
-      if (left >= 2 * kLanes)
-        TileOf<2, false>(rows, p, row, col);
-      else if (left > kLanes)
-        TileOf<2, true>(rows, p, row, col);
-      else if (left == kLanes)
-        TileOf<1, false>(rows, p, row, col);
-      else
-        TileOf<1, true>(rows, p, row, col);
+      if (left >= 2 * kLanes) TileOf<2, false>(rows, p, row, col);
+      else if (left > kLanes) TileOf<2, true>(rows, p, row, col);
+      else if (left == kLanes) TileOf<1, false>(rows, p, row, col);
+      else TileOf<1, true>(rows, p, row, col);
     }
   }
 }
 
-/// to [dim, rows rounded up to whole vectors] = the transposed rows; the last row is repeated into the
-/// padding.
+/// to [dim, rows rounded up to whole vectors] = the transposed rows; the last row is repeated into the padding.
 void Transpose(Rows<const float> from, int64_t rows, int64_t dim, float* to, int64_t to_row) {
   [[maybe_unused]] const D d;
   for (int64_t first = 0; first < rows; first += kLanes) {
@@ -167,8 +159,7 @@ void Transpose(Rows<const float> from, int64_t rows, int64_t dim, float* to, int
     int64_t col = 0;
 #if HWY_TARGET != HWY_SCALAR
     for (; col + 4 <= dim; col += 4) {
-      // Block b of part r holds four columns of row 4b + r, so that transposing inside the blocks is all that
-      // is left.
+      // Block b of part r holds four columns of row 4b + r, so that transposing inside the blocks is all that is left.
       V part[4];
       HWY_UNROLL(4)
       for (int r = 0; r < 4; ++r) {
@@ -178,10 +169,8 @@ void Transpose(Rows<const float> from, int64_t rows, int64_t dim, float* to, int
           part[r] = hn::IfThenElse(hn::FirstN(d, static_cast<size_t>(lane)),
                                    hn::LoadDup128(d, row[lane - 4 + r] + col), part[r]);
       }
-      const V low_even = hn::InterleaveLower(d, part[0], part[2]),
-              high_even = hn::InterleaveUpper(d, part[0], part[2]);
-      const V low_odd = hn::InterleaveLower(d, part[1], part[3]),
-              high_odd = hn::InterleaveUpper(d, part[1], part[3]);
+      const V low_even = hn::InterleaveLower(d, part[0], part[2]), high_even = hn::InterleaveUpper(d, part[0], part[2]);
+      const V low_odd = hn::InterleaveLower(d, part[1], part[3]), high_odd = hn::InterleaveUpper(d, part[1], part[3]);
       float* const out = to + col * to_row + first;
       hn::StoreU(hn::InterleaveLower(d, low_even, low_odd), d, out);
       hn::StoreU(hn::InterleaveUpper(d, low_even, low_odd), d, out + to_row);
@@ -206,12 +195,11 @@ float Dot(const float* x, const float* y, int64_t n) {
   return hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
-/// The products of queries with all keys, or of gradients with all values: C [rows, keys] = factor · X · Yᵀ.
-/// Columns up to the next whole vector hold anything.
+/// The products of queries with all keys, or of gradients with all values: C [rows, keys] = factor · X · Yᵀ. Columns up
+/// to the next whole vector hold anything.
 class PairProducts {
  public:
-  PairProducts(Rows<const float> y, const Size& size, Scratch& scratch)
-      : y_(y), size_(size), stride_(padded(size.keys)) {
+  PairProducts(Rows<const float> y, const Size& size, Scratch& scratch) : y_(y), size_(size), stride_(padded(size.keys)) {
     if (size.queries == 1) return;  // dot products are cheaper than to transpose y for a single row
     transposed_ = scratch.take(size.dim, size.keys);
     Transpose(y, size.keys, size.dim, transposed_, stride_);
@@ -221,17 +209,9 @@ class PairProducts {
       for (int64_t key = 0; key < size_.keys; ++key) c[key] = factor * Dot(x.data, y_.row(key), size_.dim);
       return;
     }
-    Multiply({.rows = rows,
-              .cols = (size_.keys + kLanes - 1) / kLanes * kLanes,
-              .inner = size_.dim,
-              .a = x.data,
-              .a_row = x.stride,
-              .a_inner = 1,
-              .b = transposed_,
-              .b_row = stride_,
-              .c = c,
-              .c_row = stride_,
-              .factor = &factor});
+    Multiply({.rows = rows, .cols = (size_.keys + kLanes - 1) / kLanes * kLanes, .inner = size_.dim,
+              .a = x.data, .a_row = x.stride, .a_inner = 1, .b = transposed_, .b_row = stride_,
+              .c = c, .c_row = stride_, .factor = &factor});
   }
 
  private:
@@ -271,8 +251,7 @@ HWY_INLINE float SoftmaxRow(float* s, int64_t keys, float* max) {
   const D d;
   const int64_t last = (keys - 1) / kLanes * kLanes;
   const auto exists = hn::FirstN(d, static_cast<size_t>(keys - last));
-  const V tail =
-      hn::IfThenElse(exists, hn::LoadU(d, s + last), hn::Set(d, -std::numeric_limits<float>::infinity()));
+  const V tail = hn::IfThenElse(exists, hn::LoadU(d, s + last), hn::Set(d, -std::numeric_limits<float>::infinity()));
   V largest = tail;
   for (int64_t key = 0; key < last; key += kLanes) largest = hn::Max(largest, hn::LoadU(d, s + key));
   largest = hn::MaxOfLanes(d, largest);
@@ -288,8 +267,7 @@ HWY_INLINE float SoftmaxRow(float* s, int64_t keys, float* max) {
   return hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
-/// p = 2^(s − lse) in place of s, and ds = p · (dp − delta) · scale in place of dp, in one row of `keys`
-/// columns.
+/// p = 2^(s − lse) in place of s, and ds = p · (dp − delta) · scale in place of dp, in one row of `keys` columns.
 HWY_INLINE void SoftmaxBackwardRow(float* s, float* dp, int64_t keys, float lse, float delta, float scale) {
   const D d;
   const V shift = hn::Set(d, lse), center = hn::Set(d, delta), factor = hn::Set(d, scale);
@@ -300,8 +278,7 @@ HWY_INLINE void SoftmaxBackwardRow(float* s, float* dp, int64_t keys, float lse,
   }
 }
 
-/// From the maxima (to base 2) and the sums of rows: lse in place of the maxima, 1 / sum in place of the
-/// sums.
+/// From the maxima (to base 2) and the sums of rows: lse in place of the maxima, 1 / sum in place of the sums.
 void FinishSoftmax(float* max, float* sum, int64_t rows) {
   const D d;
   for (int64_t row = 0; row < rows; row += kLanes) {
@@ -325,8 +302,7 @@ Rows<const float> Widened(Rows<const BFloat16> x, int64_t rows, int64_t dim, Scr
 /// Rows of results in f32: the result's own, or memory for them, which `Round` stores.
 template <class T>
 Rows<float> WideTarget(const Gradient<T>& target, int64_t rows, int64_t dim, Scratch& scratch) {
-  if constexpr (std::is_same_v<T, float>)
-    return target.rows;
+  if constexpr (std::is_same_v<T, float>) return target.rows;
   else {
     if (!target.wanted()) return {};
     const Rows<float> copy{scratch.take(rows, dim), padded(dim)};
@@ -362,18 +338,8 @@ void RunForward(const Forward<T>& head, float* memory) {
     for (int64_t row = 0; row < rows; ++row) sum[row] = SoftmaxRow(scores + row * stride, keys, max + row);
     FinishSoftmax(max, sum, rows);
     for (int64_t row = 0; row < rows; ++row) *head.lse.row(first + row) = max[row];
-    Multiply({.rows = rows,
-              .cols = dim,
-              .inner = keys,
-              .a = scores,
-              .a_row = stride,
-              .a_inner = 1,
-              .b = v.data,
-              .b_row = v.stride,
-              .c = o.row(first),
-              .c_row = o.stride,
-              .factor = sum,
-              .factor_row = 1});
+    Multiply({.rows = rows, .cols = dim, .inner = keys, .a = scores, .a_row = stride, .a_inner = 1,
+              .b = v.data, .b_row = v.stride, .c = o.row(first), .c_row = o.stride, .factor = sum, .factor_row = 1});
   }
   Round(o, target, queries, dim);
 }
@@ -387,13 +353,11 @@ void RunBackward(const Backward<T>& head, float* memory) {
   float* const p = scratch.take(blocks.largest(), keys);
   float* const ds = scratch.take(blocks.largest(), keys);
   const Rows<const float> q = Widened(head.q, queries, dim, scratch), k = Widened(head.k, keys, dim, scratch);
-  const Rows<const float> o = Widened(head.o, queries, dim, scratch),
-                          d_o = Widened(head.d_o, queries, dim, scratch);
+  const Rows<const float> o = Widened(head.o, queries, dim, scratch), d_o = Widened(head.d_o, queries, dim, scratch);
   const PairProducts scores_of(k, head.size, scratch);
   const PairProducts dp_of(Widened(head.v, keys, dim, scratch), head.size, scratch);
   const Rows<float> dq = WideTarget(head.dq, queries, dim, scratch);
-  const Rows<float> dk = WideTarget(head.dk, keys, dim, scratch),
-                    dv = WideTarget(head.dv, keys, dim, scratch);
+  const Rows<float> dk = WideTarget(head.dk, keys, dim, scratch), dv = WideTarget(head.dv, keys, dim, scratch);
   for (int64_t block = 0; block < blocks.count; ++block) {
     const int64_t first = blocks.first(block), rows = blocks.first(block + 1) - first;
     scores_of({q.row(first), q.stride}, rows, head.scale * kLog2e, p);
@@ -401,34 +365,15 @@ void RunBackward(const Backward<T>& head, float* memory) {
     for (int64_t row = 0; row < rows; ++row) {
       // Σ_k p·dp of a row equals o·do, which is shorter.
       const float delta = Dot(o.row(first + row), d_o.row(first + row), dim);
-      SoftmaxBackwardRow(p + row * stride, ds + row * stride, keys, *head.lse.row(first + row) * kLog2e,
-                         delta, head.scale);
+      SoftmaxBackwardRow(p + row * stride, ds + row * stride, keys, *head.lse.row(first + row) * kLog2e, delta, head.scale);
     }
     if (head.dq.wanted())
-      Multiply({.rows = rows,
-                .cols = dim,
-                .inner = keys,
-                .a = ds,
-                .a_row = stride,
-                .a_inner = 1,
-                .b = k.data,
-                .b_row = k.stride,
-                .c = dq.row(first),
-                .c_row = dq.stride,
-                .add = head.dq.mode == GradMode::add});
+      Multiply({.rows = rows, .cols = dim, .inner = keys, .a = ds, .a_row = stride, .a_inner = 1, .b = k.data,
+                .b_row = k.stride, .c = dq.row(first), .c_row = dq.stride, .add = head.dq.mode == GradMode::add});
     const auto add_up = [&](const Gradient<T>& grad, Rows<float> to, const float* a, Rows<const float> b) {
       if (!grad.wanted()) return;
-      Multiply({.rows = keys,
-                .cols = dim,
-                .inner = rows,
-                .a = a,
-                .a_row = 1,
-                .a_inner = stride,
-                .b = b.row(first),
-                .b_row = b.stride,
-                .c = to.data,
-                .c_row = to.stride,
-                .add = block > 0 || grad.mode == GradMode::add});
+      Multiply({.rows = keys, .cols = dim, .inner = rows, .a = a, .a_row = 1, .a_inner = stride, .b = b.row(first),
+                .b_row = b.stride, .c = to.data, .c_row = to.stride, .add = block > 0 || grad.mode == GradMode::add});
     };
     add_up(head.dk, dk, ds, q);
     add_up(head.dv, dv, p, d_o);
@@ -457,8 +402,7 @@ HWY_EXPORT(BackwardBf16);
 size_t forward_scratch_bytes(const Size& size) {
   const int64_t block = Blocks(size).largest();
   const int64_t copies = 2 * (size.queries + size.keys) * padded(size.dim);
-  return static_cast<size_t>((block + size.dim) * padded(size.keys) + 2 * padded(block) + copies) *
-         sizeof(float);
+  return static_cast<size_t>((block + size.dim) * padded(size.keys) + 2 * padded(block) + copies) * sizeof(float);
 }
 
 size_t backward_scratch_bytes(const Size& size) {

@@ -6,8 +6,8 @@
 #include "kernels/bfloat16.h"
 #include "kernels/op.h"
 
-/// Softmax attention of one head of one sequence on one thread, for values in f32 or bf16 with arithmetic in
-/// f32: what `Attention` is made of on the CPU. A head's rows are slices of wider matrices.
+/// Softmax attention of one head of one sequence on one thread, for values in f32 or bf16 with arithmetic in f32: what
+/// `Attention` is made of on the CPU. A head's rows are slices of wider matrices.
 namespace dino::attention_head {
 
 template <class T>
