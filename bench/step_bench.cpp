@@ -196,7 +196,7 @@ int run(int argc, char** argv) {
   std::string filter, device = "cpu", precision = "f32";
   bool json = false;
   app.add_option("--device", device, "cpu, cuda or auto")->capture_default_str();
-  app.add_option("--precision", precision, "f32, or bf16 on a GPU")->capture_default_str();
+  app.add_option("--precision", precision, "f32 or bf16")->capture_default_str();
   app.add_option("--threads", threads, "0: one per processor");
   app.add_option("--seconds", seconds, "Time for each configuration (at least 5 steps)")
       ->capture_default_str();
