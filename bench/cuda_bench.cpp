@@ -40,7 +40,7 @@ class OpBench {
 
   template <class O>
   void run(const Case<O>& c, json& rows) {
-    for (const Variant<O>& variant : variants(c.op)) {
+    for (const Variant<O>& variant : variants(c.op, {Dtype::f32})) {
       if (variant.dtype != dtype_ && takes_bf16<O>()) continue;
       const Buffers in = make_inputs(c, variant.dtype);
       if (name_of_case(variant, in, true).find(filter_) == std::string::npos &&
