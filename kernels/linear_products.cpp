@@ -350,13 +350,17 @@ void columns_bf16(CpuStream& stream, const View& a, const View& b, const View& r
   });
 }
 
+/// Whether oneDNN may use `wanted` and everything that it includes here.
+bool has_instructions(dnnl::cpu_isa wanted) {
+  const auto bits = static_cast<unsigned>(wanted);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & bits) == bits;
+}
+
 }  // namespace
 
-bool multiplies_bf16() {
-  const auto isa = dnnl::get_effective_cpu_isa();
-  return (static_cast<unsigned>(isa) & static_cast<unsigned>(dnnl::cpu_isa::avx512_core)) ==
-         static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
-}
+bool multiplies_bf16() { return has_instructions(dnnl::cpu_isa::avx512_core); }
+
+bool multiplies_bf16_natively() { return has_instructions(dnnl::cpu_isa::avx512_core_bf16); }
 
 void multiply_rows(CpuStream& stream, const View& x, const View& weight, bool transposed, const View& bias,
                    const View& y, bool add) {

@@ -7,8 +7,11 @@
 /// threads.
 namespace dino {
 
-/// Whether oneDNN multiplies bf16 on this processor.
+/// Whether oneDNN multiplies bf16 on this processor, if need be in f32.
 bool multiplies_bf16();
+
+/// Whether the processor has instructions for that (AVX512_BF16 or AMX), so that it is faster than f32.
+bool multiplies_bf16_natively();
 
 /// y [rows, n] = x [rows, k] · weight + bias, where weight is [n, k] if `transposed`, else [k, n]; `add` adds
 /// that to y. x and weight are of one dtype, y of that or f32; rows may be strided. bias [n] is f32 or

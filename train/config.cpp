@@ -4,6 +4,8 @@
 #include <cmath>
 #include <map>
 
+#include "kernels/linear_products.h"
+
 namespace dino {
 namespace {
 
@@ -108,7 +110,14 @@ TeacherKind teacher_kind(const TrainConfig& config) {
                               {"previous-epoch", TeacherKind::previous_epoch}});
 }
 
-Placement placement(const TrainConfig& config) { return placement_named(config.device, config.precision); }
+std::string chosen_precision(const TrainConfig& config) {
+  if (config.precision != "auto") return config.precision;
+  const bool transformer = config.arch.starts_with("vit_");
+  const bool fast = device_named(config.device) == Device::cuda || multiplies_bf16_natively();
+  return transformer && fast ? "bf16" : "f32";
+}
+
+Placement placement(const TrainConfig& config) { return placement_named(config.device, chosen_precision(config)); }
 
 AugmentConfig augment_config(const TrainConfig& config) {
   AugmentConfig augment = config.augment;

@@ -71,7 +71,7 @@ struct TrainConfig {
   int64_t log_every = 10;
   uint64_t seed = 0;
   int64_t shuffle_seed = 0;
-  std::string device = "auto", precision = "f32";
+  std::string device = "auto", precision = "auto";
   int64_t threads = 0;
 };
 
@@ -97,6 +97,10 @@ LossConfig loss_config(const TrainConfig& config);
 OptimizerConfig optimizer_config(const TrainConfig& config);
 TeacherKind teacher_kind(const TrainConfig& config);
 Placement placement(const TrainConfig& config);
+
+/// --precision, where auto stands for bf16 if the network is a transformer and the device has instructions for bf16 (the GPUs
+/// that builds cover all do), else f32.
+std::string chosen_precision(const TrainConfig& config);
 
 /// Crops as configured, with channels, normalisation and seed filled in.
 AugmentConfig augment_config(const TrainConfig& config);

@@ -210,7 +210,7 @@ void add_run(Builder& b, TrainConfig& c) {
   b.add("seed", c.seed, "of initial weights, crops and drop path");
   b.add("shuffle-seed", c.shuffle_seed, "of the order of the images");
   b.add("device", c.device, "auto, cpu or cuda");
-  b.add("precision", c.precision, "f32; bf16 for matmuls and activations; f64 to check numerics on the CPU");
+  b.add("precision", c.precision, "f32; bf16 for matmuls and activations; f64 to check numerics on the CPU; auto: bf16 for transformers where the processor multiplies it");
   b.add("threads", c.threads, "threads that compute; 0: one per processor");
 }
 

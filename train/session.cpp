@@ -67,6 +67,24 @@ void check_memory(const TrainConfig& config) {
                gib(free).c_str(), gib(plan.parameters).c_str(), gib(plan.state).c_str(), gib(plan.step).c_str());
 }
 
+/// The configuration that an earlier session wrote to `path`; empty if there was none.
+nlohmann::json options_before(const std::string& path) {
+  std::ifstream file(path);
+  auto before = nlohmann::json::parse(file, nullptr, false);
+  return before.is_object() ? before : nlohmann::json::object();
+}
+
+/// `config` with --precision auto decided, once for the whole run: as the session before it did, if there was one.
+TrainConfig with_precision(TrainConfig config) {
+  if (config.precision != "auto") return config;
+  const auto before = options_before((fs::path(config.out) / "config.json").string());
+  const auto precision = before.find("precision");
+  config.precision = precision != before.end() && precision->is_string() ? precision->get<std::string>() : chosen_precision(config);
+  if (config.precision == "bf16")
+    std::fprintf(stderr, "precision: matmuls and activations in bf16, weights and loss in f32 (--precision f32 for everything in f32)\n");
+  return config;
+}
+
 class Session {
  public:
   Session(const TrainConfig& config, const Dataset& dataset) : config_(config), trainer_(config, dataset) {
@@ -109,9 +127,7 @@ class Session {
  private:
   /// Names the options that differ from those of the session before.
   void warn_about_changes(const std::string& path) const {
-    std::ifstream file(path);
-    const auto before = nlohmann::json::parse(file, nullptr, false);
-    if (!before.is_object()) return;
+    const auto before = options_before(path);
     TrainConfig shown = config_;
     const auto now = to_json(options_of(shown));
     for (const auto& [name, value] : now.items())
@@ -205,8 +221,9 @@ class Session {
 
 }  // namespace
 
-int run_session(const TrainConfig& config) {
-  check_config(config);
+int run_session(const TrainConfig& asked) {
+  check_config(asked);
+  const TrainConfig config = with_precision(asked);
   check_memory(config);
   const std::unique_ptr<Dataset> dataset = Dataset::open(config.data, static_cast<int>(config.channels));
   std::fprintf(stderr, "%zu images in %s\n", dataset->size(), config.data.c_str());

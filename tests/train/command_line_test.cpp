@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "kernels/linear_products.h"
 #include "tests/train/run_folder.h"
 
 using namespace dino;
@@ -86,6 +87,23 @@ TEST_CASE("a run's own config.json repeats the run") {
   REQUIRE(run_program("train --config " + (folder / "first/config.json") + " --out " + (folder / "second")).code == 0);
   CHECK(testing::read_file(folder / "first/checkpoint.safetensors") == testing::read_file(folder / "second/checkpoint.safetensors"));
   CHECK(testing::read_file(folder / "first/log.jsonl") == testing::read_file(folder / "second/log.jsonl"));
+}
+
+TEST_CASE("precision auto is bf16 for transformers where the processor multiplies it, and stays what it was for a run that goes on") {
+  const Folder folder;
+  const std::string images = testing::make_images(folder, 12);
+  const auto precision_of_run = [&](const std::string& run, const std::string& more) {
+    const auto outcome = run_program(testing::small_arguments(images, folder / run) + " --device cpu --epochs 1 --warmup-epochs 0 " + more);
+    INFO(outcome.err);
+    CHECK(outcome.code == 0);
+    return nlohmann::json::parse(testing::read_file(folder / run + "/config.json"))["precision"].get<std::string>();
+  };
+  CHECK(precision_of_run("transformer", "") == (multiplies_bf16_natively() ? "bf16" : "f32"));
+  CHECK(precision_of_run("convolutions", "--arch conv_small --embed-dim 0 --depth 0 --heads 0") == "f32");
+  CHECK(precision_of_run("named", "--steps 1 --precision f32") == "f32");
+  CHECK(precision_of_run("named", "") == "f32");
+  CHECK(precision_of_run("other", "--steps 1 --precision bf16") == "bf16");
+  CHECK(precision_of_run("other", "") == "bf16");
 }
 
 TEST_CASE("a run leaves what the contract names") {
