@@ -73,23 +73,24 @@ struct Team {
 template <class T, class Team>
 __global__ void __launch_bounds__(kThreads) cls_forward(AttentionForward<T> task) {
   constexpr int kUnroll = Team::kUnroll;
-  const EqualSequences& shape = task.shape;
-  const HeadPlace place(shape, blockIdx.x);
+  const BlockGroup group(task.sequences);
+  const HeadPlace place(group, task.heads, group.block);
+  const int head_dim = task.heads.head_dim;
   float q[Team::kElements], sums[Team::kElements] = {}, largest = -INFINITY, total = 0;
-  Team::load_row(q, task.q.at(place.query, place.col), shape.head_dim, true);
-  for (int first = 0; first < shape.keys; first += Team::kTeams * kUnroll) {
+  Team::load_row(q, task.q.at(place.query, place.col), head_dim, true);
+  for (int first = 0; first < place.keys; first += Team::kTeams * kUnroll) {
     float k[kUnroll][Team::kElements], v[kUnroll][Team::kElements];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const int key = first + u * Team::kTeams + Team::team();
-      Team::load_row(k[u], task.k.at(place.key + key, place.col), shape.head_dim, key < shape.keys);
-      Team::load_row(v[u], task.v.at(place.key + key, place.col), shape.head_dim, key < shape.keys);
+      Team::load_row(k[u], task.k.at(place.key + key, place.col), head_dim, key < place.keys);
+      Team::load_row(v[u], task.v.at(place.key + key, place.col), head_dim, key < place.keys);
     }
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const float dot = Team::dot(q, k[u]);  // of all lanes, whether or not there is a key
-      if (first + u * Team::kTeams + Team::team() >= shape.keys) continue;
-      const float score = dot * shape.scale * kLog2E, before = largest;
+      if (first + u * Team::kTeams + Team::team() >= place.keys) continue;
+      const float score = dot * task.heads.scale * kLog2E, before = largest;
       largest = fmaxf(before, score);
       const float shrink = exp2f(before - largest), p = exp2f(score - largest);
       total = total * shrink + p;
@@ -102,42 +103,43 @@ __global__ void __launch_bounds__(kThreads) cls_forward(AttentionForward<T> task
   const float sum = block_sum<kThreads>(Team::lane() == 0 ? total * weight : 0);
   Team::merge(sums, weight);
   if (Team::team() != 0) return;
-  Team::store_row(task.o.at(place.query, place.col), sums, 1 / sum, shape.head_dim, false);
-  if (Team::lane() == 0) task.lse[place.query * shape.heads + place.head] = (highest + log2f(sum)) * kLn2;
+  Team::store_row(task.o.at(place.query, place.col), sums, 1 / sum, head_dim, false);
+  if (Team::lane() == 0) task.lse[place.query * task.heads.heads + place.head] = (highest + log2f(sum)) * kLn2;
 }
 
 template <class T, class Team>
 __global__ void __launch_bounds__(kThreads) cls_backward(AttentionBackward<T> task) {
-  const EqualSequences& shape = task.shape;
-  const HeadPlace place(shape, blockIdx.x);
+  const BlockGroup group(task.sequences);
+  const HeadPlace place(group, task.heads, group.block);
+  const int head_dim = task.heads.head_dim;
   float q[Team::kElements], grad_o[Team::kElements], dq[Team::kElements] = {};
-  Team::load_row(dq, task.o.at(place.query, place.col), shape.head_dim, true);
-  Team::load_row(grad_o, task.grad_o.at(place.query, place.col), shape.head_dim, true);
-  Team::load_row(q, task.q.at(place.query, place.col), shape.head_dim, true);
+  Team::load_row(dq, task.o.at(place.query, place.col), head_dim, true);
+  Team::load_row(grad_o, task.grad_o.at(place.query, place.col), head_dim, true);
+  Team::load_row(q, task.q.at(place.query, place.col), head_dim, true);
   const float delta = Team::dot(dq, grad_o);
-  const float lse = task.lse[place.query * shape.heads + place.head];
+  const float lse = task.lse[place.query * task.heads.heads + place.head];
 #pragma unroll
   for (float& x : dq) x = 0;
-  for (int first = 0; first < shape.keys; first += Team::kTeams) {
+  for (int first = 0; first < place.keys; first += Team::kTeams) {
     const int key = first + Team::team();
-    const bool valid = key < shape.keys;
+    const bool valid = key < place.keys;
     float k[Team::kElements], v[Team::kElements];
-    Team::load_row(k, task.k.at(place.key + key, place.col), shape.head_dim, valid);
-    Team::load_row(v, task.v.at(place.key + key, place.col), shape.head_dim, valid);
+    Team::load_row(k, task.k.at(place.key + key, place.col), head_dim, valid);
+    Team::load_row(v, task.v.at(place.key + key, place.col), head_dim, valid);
     const float score = Team::dot(q, k), dp = Team::dot(grad_o, v);
     if (!valid) continue;
-    const float p = expf(score * shape.scale - lse), ds = p * (dp - delta) * shape.scale;
+    const float p = expf(score * task.heads.scale - lse), ds = p * (dp - delta) * task.heads.scale;
 #pragma unroll
     for (int e = 0; e < Team::kElements; ++e) dq[e] += ds * k[e];
     if (task.dk.wanted())
-      Team::store_row(task.dk.at(place.key + key, place.col), q, ds, shape.head_dim, task.dk.add);
+      Team::store_row(task.dk.at(place.key + key, place.col), q, ds, head_dim, task.dk.add);
     if (task.dv.wanted())
-      Team::store_row(task.dv.at(place.key + key, place.col), grad_o, p, shape.head_dim, task.dv.add);
+      Team::store_row(task.dv.at(place.key + key, place.col), grad_o, p, head_dim, task.dv.add);
   }
   if (!task.dq.wanted()) return;
   Team::merge(dq, 1);
   if (Team::team() == 0)
-    Team::store_row(task.dq.at(place.query, place.col), dq, 1, shape.head_dim, task.dq.add);
+    Team::store_row(task.dq.at(place.query, place.col), dq, 1, head_dim, task.dq.add);
 }
 
 /// Calls `f` with the smallest team that holds a row.
@@ -149,27 +151,32 @@ void with_team(int head_dim, bool packs, const F& f) {
   f(Team<kPack, 32, 256 / 32 / kPack>());
 }
 
+/// A block for each head of each sequence.
+unsigned deal_pieces(SequenceGroups& sequences, const Heads& heads) {
+  return sequences.deal_blocks([&](const EqualSequences& group) { return group.count * heads.heads; });
+}
+
 }  // namespace attention_cls_cu
 
 template <class T>
-void cls_attention_forward(CudaStream& stream, const AttentionForward<T>& task, bool packs) {
-  with_team<T>(task.shape.head_dim, packs, [&]<class Team>(Team) {
-    launch(stream, "attention of the CLS token", cls_forward<T, Team>,
-           {blocks_for(task.shape.pieces(), 1), kThreads}, task);
+void cls_attention_forward(CudaStream& stream, AttentionForward<T> task, bool packs) {
+  const unsigned blocks = deal_pieces(task.sequences, task.heads);
+  with_team<T>(task.heads.head_dim, packs, [&]<class Team>(Team) {
+    launch(stream, "attention of the CLS token", cls_forward<T, Team>, {blocks, kThreads}, task);
   });
 }
 
 template <class T>
-void cls_attention_backward(CudaStream& stream, const AttentionBackward<T>& task, bool packs) {
-  with_team<T>(task.shape.head_dim, packs, [&]<class Team>(Team) {
-    launch(stream, "attention of the CLS token, backward", cls_backward<T, Team>,
-           {blocks_for(task.shape.pieces(), 1), kThreads}, task);
+void cls_attention_backward(CudaStream& stream, AttentionBackward<T> task, bool packs) {
+  const unsigned blocks = deal_pieces(task.sequences, task.heads);
+  with_team<T>(task.heads.head_dim, packs, [&]<class Team>(Team) {
+    launch(stream, "attention of the CLS token, backward", cls_backward<T, Team>, {blocks, kThreads}, task);
   });
 }
 
-template void cls_attention_forward(CudaStream&, const AttentionForward<float>&, bool);
-template void cls_attention_forward(CudaStream&, const AttentionForward<bf16>&, bool);
-template void cls_attention_backward(CudaStream&, const AttentionBackward<float>&, bool);
-template void cls_attention_backward(CudaStream&, const AttentionBackward<bf16>&, bool);
+template void cls_attention_forward(CudaStream&, AttentionForward<float>, bool);
+template void cls_attention_forward(CudaStream&, AttentionForward<bf16>, bool);
+template void cls_attention_backward(CudaStream&, AttentionBackward<float>, bool);
+template void cls_attention_backward(CudaStream&, AttentionBackward<bf16>, bool);
 
 }  // namespace dino::cuda

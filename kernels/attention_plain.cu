@@ -66,16 +66,16 @@ __device__ void add_weighted_rows(float (&sums)[kWarpRows][Columns], const float
   }
 }
 
-/// What one block works on.
+__host__ __device__ constexpr int blocks_per_piece(int rows) { return (rows + kBlockRows - 1) / kBlockRows; }
+
+/// What one block works on, where a head of a sequence has `rows` rows to own.
 struct BlockPlace : HeadPlace {
-  int64_t piece;
   int first;  ///< first row of the block, in its sequence
   int own;    ///< first row of the warp
 
-  __device__ BlockPlace(const EqualSequences& shape, int blocks_per_piece)
-      : HeadPlace(shape, blockIdx.x / blocks_per_piece),
-        piece(blockIdx.x / blocks_per_piece),
-        first(static_cast<int>(blockIdx.x) % blocks_per_piece * kBlockRows),
+  __device__ BlockPlace(const EqualSequences& group, const Heads& heads, unsigned block, int rows)
+      : HeadPlace(group, heads, block / static_cast<unsigned>(blocks_per_piece(rows))),
+        first(static_cast<int>(block) % blocks_per_piece(rows) * kBlockRows),
         own(first + static_cast<int>(threadIdx.x) / 32 * kWarpRows) {}
 };
 
@@ -95,29 +95,29 @@ struct SharedPlan {
 };
 
 template <class T, int Columns>
-__global__ void __launch_bounds__(kThreads, 3) plain_forward(AttentionForward<T> task, int blocks_per_piece) {
-  const EqualSequences& shape = task.shape;
-  const int lane = threadIdx.x % 32, dim = shape.head_dim;
-  const BlockPlace place(shape, blocks_per_piece);
+__global__ void __launch_bounds__(kThreads, 3) plain_forward(AttentionForward<T> task) {
+  const int lane = threadIdx.x % 32, dim = task.heads.head_dim;
+  const BlockGroup group(task.sequences);
+  const BlockPlace place(group, task.heads, group.block, group.queries);
   const SharedPlan plan(dim);
   const SharedRows keys = plan.tile(0), values = plan.tile(1);
-  copy_rows(plan.block(0), kBlockRows, task.q, place.query, place.first, shape.queries, place.col, dim);
-  const float factor = shape.scale * kLog2E;  // powers of 2 instead of e
+  copy_rows(plan.block(0), kBlockRows, task.q, place.query, place.first, place.queries, place.col, dim);
+  const float factor = task.heads.scale * kLog2E;  // powers of 2 instead of e
   float largest[kWarpRows], total[kWarpRows], sums[kWarpRows][Columns] = {};
 #pragma unroll
   for (int r = 0; r < kWarpRows; ++r) {
     largest[r] = -INFINITY;
     total[r] = 0;
   }
-  for (int first = 0; first < shape.keys; first += kTile) {
-    copy_rows(keys, kTile, task.k, place.key, first, shape.keys, place.col, dim);
-    copy_rows(values, kTile, task.v, place.key, first, shape.keys, place.col, dim);
+  for (int first = 0; first < place.keys; first += kTile) {
+    copy_rows(keys, kTile, task.k, place.key, first, place.keys, place.col, dim);
+    copy_rows(values, kTile, task.v, place.key, first, place.keys, place.col, dim);
     __syncthreads();
     float p[kWarpRows];
     dot_rows(p, plan.warp(0), keys, dim);
 #pragma unroll
     for (int r = 0; r < kWarpRows; ++r) {
-      p[r] = first + lane < shape.keys ? p[r] * factor : -INFINITY;
+      p[r] = first + lane < place.keys ? p[r] * factor : -INFINITY;
       const float before = largest[r];
       largest[r] = fmaxf(before, warp_max(p[r]));
       const float shrink = exp2f(before - largest[r]);
@@ -132,12 +132,12 @@ __global__ void __launch_bounds__(kThreads, 3) plain_forward(AttentionForward<T>
 #pragma unroll
   for (int r = 0; r < kWarpRows; ++r) {
     const float sum = warp_sum(total[r]);
-    if (place.own + r >= shape.queries) break;
+    if (place.own + r >= place.queries) break;
     const int64_t row = place.query + place.own + r;
 #pragma unroll
     for (int i = 0; i < Columns; ++i)
       if (lane + 32 * i < dim) *task.o.at(row, place.col + lane + 32 * i) = from_float<T>(sums[r][i] / sum);
-    if (lane == 0) task.lse[row * shape.heads + place.head] = (largest[r] + log2f(sum)) * kLn2;
+    if (lane == 0) task.lse[row * task.heads.heads + place.head] = (largest[r] + log2f(sum)) * kLn2;
   }
 }
 
@@ -161,114 +161,114 @@ __device__ void store_rows(const HeadGradient<T>& to, const float (&sums)[kWarpR
 
 /// ∂q, and the sums o · ∂o that the kernel of ∂k and ∂v needs too.
 template <class T, int Columns>
-__global__ void __launch_bounds__(kThreads, 3) plain_grad_q(AttentionBackward<T> task, int blocks_per_piece) {
-  const EqualSequences& shape = task.shape;
-  const int lane = threadIdx.x % 32, dim = shape.head_dim;
-  const BlockPlace place(shape, blocks_per_piece);
+__global__ void __launch_bounds__(kThreads, 3) plain_grad_q(AttentionBackward<T> task) {
+  const int lane = threadIdx.x % 32, dim = task.heads.head_dim;
+  const BlockGroup group(task.sequences);
+  const BlockPlace place(group, task.heads, group.block, group.queries);
   const SharedPlan plan(dim);
   const SharedRows keys = plan.tile(0), values = plan.tile(1);
-  copy_rows(plan.block(0), kBlockRows, task.q, place.query, place.first, shape.queries, place.col, dim);
-  copy_rows(plan.block(1), kBlockRows, task.grad_o, place.query, place.first, shape.queries, place.col, dim);
+  copy_rows(plan.block(0), kBlockRows, task.q, place.query, place.first, place.queries, place.col, dim);
+  copy_rows(plan.block(1), kBlockRows, task.grad_o, place.query, place.first, place.queries, place.col, dim);
   __syncthreads();
   float delta[kWarpRows], lse[kWarpRows], sums[kWarpRows][Columns] = {};
 #pragma unroll
   for (int r = 0; r < kWarpRows; ++r) {
-    const bool valid = place.own + r < shape.queries;
+    const bool valid = place.own + r < place.queries;
     const int64_t row = place.query + place.own + r;
     float sum = 0;
     for (int c = lane; valid && c < dim; c += 32)
       sum += plan.warp(1).row(r)[c] * to_float(*task.o.at(row, place.col + c));
     delta[r] = warp_sum(sum);
-    lse[r] = valid ? task.lse[row * shape.heads + place.head] : 0;
-    if (valid && lane == 0) task.delta[place.piece * shape.queries + place.own + r] = delta[r];
+    lse[r] = valid ? task.lse[row * task.heads.heads + place.head] : 0;
+    if (valid && lane == 0) task.delta_of(place)[place.own + r] = delta[r];
   }
   if (!task.dq.wanted()) return;
-  for (int first = 0; first < shape.keys; first += kTile) {
-    copy_rows(keys, kTile, task.k, place.key, first, shape.keys, place.col, dim);
-    copy_rows(values, kTile, task.v, place.key, first, shape.keys, place.col, dim);
+  for (int first = 0; first < place.keys; first += kTile) {
+    copy_rows(keys, kTile, task.k, place.key, first, place.keys, place.col, dim);
+    copy_rows(values, kTile, task.v, place.key, first, place.keys, place.col, dim);
     __syncthreads();
     float scores[kWarpRows], ds[kWarpRows];
     dot_rows(scores, plan.warp(0), keys, dim);
     dot_rows(ds, plan.warp(1), values, dim);
 #pragma unroll
     for (int r = 0; r < kWarpRows; ++r)
-      ds[r] = first + lane < shape.keys ? expf(scores[r] * shape.scale - lse[r]) * (ds[r] - delta[r]) : 0;
+      ds[r] = first + lane < place.keys ? expf(scores[r] * task.heads.scale - lse[r]) * (ds[r] - delta[r]) : 0;
     add_weighted_rows(sums, ds, keys, dim);
     __syncthreads();
   }
-  store_rows(task.dq, sums, shape.scale, place.query, place, shape.queries, dim);
+  store_rows(task.dq, sums, task.heads.scale, place.query, place, place.queries, dim);
 }
 
 template <class T, int Columns>
 __global__ void __launch_bounds__(kThreads, Columns > 4 ? 2 : 3)
-    plain_grad_kv(AttentionBackward<T> task, int blocks_per_piece) {
-  const EqualSequences& shape = task.shape;
-  const int lane = threadIdx.x % 32, dim = shape.head_dim;
-  const BlockPlace place(shape, blocks_per_piece);
+    plain_grad_kv(AttentionBackward<T> task) {
+  const int lane = threadIdx.x % 32, dim = task.heads.head_dim;
+  const BlockGroup group(task.sequences);
+  const BlockPlace place(group, task.heads, group.block, group.keys);
   const SharedPlan plan(dim);
   const SharedRows queries = plan.tile(0), grad_o = plan.tile(1);
-  copy_rows(plan.block(0), kBlockRows, task.k, place.key, place.first, shape.keys, place.col, dim);
-  copy_rows(plan.block(1), kBlockRows, task.v, place.key, place.first, shape.keys, place.col, dim);
+  copy_rows(plan.block(0), kBlockRows, task.k, place.key, place.first, place.keys, place.col, dim);
+  copy_rows(plan.block(1), kBlockRows, task.v, place.key, place.first, place.keys, place.col, dim);
   float dk[kWarpRows][Columns] = {}, dv[kWarpRows][Columns] = {};
-  for (int first = 0; first < shape.queries; first += kTile) {
-    copy_rows(queries, kTile, task.q, place.query, first, shape.queries, place.col, dim);
-    copy_rows(grad_o, kTile, task.grad_o, place.query, first, shape.queries, place.col, dim);
-    const bool valid = first + lane < shape.queries;
-    const float lse = valid ? task.lse[(place.query + first + lane) * shape.heads + place.head] : 0;
-    const float delta = valid ? task.delta[place.piece * shape.queries + first + lane] : 0;
+  for (int first = 0; first < place.queries; first += kTile) {
+    copy_rows(queries, kTile, task.q, place.query, first, place.queries, place.col, dim);
+    copy_rows(grad_o, kTile, task.grad_o, place.query, first, place.queries, place.col, dim);
+    const bool valid = first + lane < place.queries;
+    const float lse = valid ? task.lse[(place.query + first + lane) * task.heads.heads + place.head] : 0;
+    const float delta = valid ? task.delta_of(place)[first + lane] : 0;
     __syncthreads();
     float p[kWarpRows], ds[kWarpRows];
     dot_rows(p, plan.warp(0), queries, dim);
     dot_rows(ds, plan.warp(1), grad_o, dim);
 #pragma unroll
     for (int r = 0; r < kWarpRows; ++r) {
-      p[r] = valid ? expf(p[r] * shape.scale - lse) : 0;
+      p[r] = valid ? expf(p[r] * task.heads.scale - lse) : 0;
       ds[r] = p[r] * (ds[r] - delta);
     }
     add_weighted_rows(dv, p, grad_o, dim);
     add_weighted_rows(dk, ds, queries, dim);
     __syncthreads();
   }
-  store_rows(task.dk, dk, shape.scale, place.key, place, shape.keys, dim);
-  store_rows(task.dv, dv, 1, place.key, place, shape.keys, dim);
+  store_rows(task.dk, dk, task.heads.scale, place.key, place, place.keys, dim);
+  store_rows(task.dv, dv, 1, place.key, place, place.keys, dim);
 }
 
 /// p of the rows of one block. Each lane writes scores where it will later, as it knows sums, write
 /// probabilities.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 3)
-    probabilities(EqualSequences shape, HeadRows<const T> q, HeadRows<const T> k, float* p,
-                  int blocks_per_piece) {
-  const int lane = threadIdx.x % 32, dim = shape.head_dim;
-  const BlockPlace place(shape, blocks_per_piece);
+    probabilities(EqualSequences sequences, Heads heads, HeadRows<const T> q, HeadRows<const T> k, float* p) {
+  const int lane = threadIdx.x % 32, dim = heads.head_dim;
+  const BlockPlace place(sequences, heads, blockIdx.x, sequences.queries);
   const SharedPlan plan(dim);
   const SharedRows keys = plan.tile(0);
-  copy_rows(plan.block(0), kBlockRows, q, place.query, place.first, shape.queries, place.col, dim);
-  float* rows = p + (place.piece * shape.queries + place.own) * shape.keys;
+  copy_rows(plan.block(0), kBlockRows, q, place.query, place.first, place.queries, place.col, dim);
+  const int64_t piece = blockIdx.x / static_cast<unsigned>(blocks_per_piece(place.queries));
+  float* rows = p + (piece * place.queries + place.own) * place.keys;
   float largest[kWarpRows], total[kWarpRows] = {};
   for (float& x : largest) x = -INFINITY;
-  for (int first = 0; first < shape.keys; first += kTile) {
-    copy_rows(keys, kTile, k, place.key, first, shape.keys, place.col, dim);
+  for (int first = 0; first < place.keys; first += kTile) {
+    copy_rows(keys, kTile, k, place.key, first, place.keys, place.col, dim);
     __syncthreads();
     float scores[kWarpRows];
     dot_rows(scores, plan.warp(0), keys, dim);
     const int key = first + lane;
 #pragma unroll
     for (int r = 0; r < kWarpRows; ++r) {
-      if (place.own + r >= shape.queries) break;
-      const float score = key < shape.keys ? scores[r] * shape.scale : -INFINITY, before = largest[r];
+      if (place.own + r >= place.queries) break;
+      const float score = key < place.keys ? scores[r] * heads.scale : -INFINITY, before = largest[r];
       largest[r] = fmaxf(before, warp_max(score));
       total[r] = total[r] * expf(before - largest[r]) + expf(score - largest[r]);
-      if (key < shape.keys) rows[int64_t{r} * shape.keys + key] = score;
+      if (key < place.keys) rows[int64_t{r} * place.keys + key] = score;
     }
     __syncthreads();
   }
 #pragma unroll
   for (int r = 0; r < kWarpRows; ++r) {
-    if (place.own + r >= shape.queries) break;
+    if (place.own + r >= place.queries) break;
     const float factor = 1 / warp_sum(total[r]);
-    for (int key = lane; key < shape.keys; key += 32) {
-      float& entry = rows[int64_t{r} * shape.keys + key];
+    for (int key = lane; key < place.keys; key += 32) {
+      float& entry = rows[int64_t{r} * place.keys + key];
       entry = expf(entry - largest[r]) * factor;
     }
   }
@@ -282,39 +282,43 @@ void with_columns(int head_dim, const F& f) {
   f(std::integral_constant<int, 8>());
 }
 
-int blocks_per_piece(int rows) { return (rows + kBlockRows - 1) / kBlockRows; }
+/// The blocks of one group in which heads have `rows` rows to own.
+int64_t plain_blocks(const EqualSequences& group, const Heads& heads, int rows) {
+  return group.count * heads.heads * blocks_per_piece(rows);
+}
 
-Grid plain_grid(const EqualSequences& shape, int rows, int own_sets) {
-  return {
-      blocks_for(shape.pieces() * blocks_per_piece(rows), 1), kThreads,
-      static_cast<size_t>((2 * kTile + own_sets * kBlockRows) * row_floats(shape.head_dim)) * sizeof(float)};
+Grid plain_grid(unsigned blocks, const Heads& heads, int own_sets) {
+  return {blocks, kThreads,
+          static_cast<size_t>((2 * kTile + own_sets * kBlockRows) * row_floats(heads.head_dim)) * sizeof(float)};
 }
 
 }  // namespace attention_plain_cu
 
 template <class T>
-void plain_attention_forward(CudaStream& stream, const AttentionForward<T>& task) {
-  with_columns(task.shape.head_dim, [&](auto columns) {
-    launch(stream, "attention", plain_forward<T, columns.value>,
-           plain_grid(task.shape, task.shape.queries, 1), task, blocks_per_piece(task.shape.queries));
+void plain_attention_forward(CudaStream& stream, AttentionForward<T> task) {
+  const unsigned blocks = task.sequences.deal_blocks(
+      [&](const EqualSequences& group) { return plain_blocks(group, task.heads, group.queries); });
+  with_columns(task.heads.head_dim, [&](auto columns) {
+    launch(stream, "attention", plain_forward<T, columns.value>, plain_grid(blocks, task.heads, 1), task);
   });
 }
 
 template <class T>
-void plain_attention_backward(CudaStream& stream, const AttentionBackward<T>& task) {
-  with_columns(task.shape.head_dim, [&](auto columns) {
-    launch(stream, "attention backward", plain_grad_q<T, columns.value>,
-           plain_grid(task.shape, task.shape.queries, 2), task, blocks_per_piece(task.shape.queries));
-    if (!task.dk.wanted() && !task.dv.wanted()) return;
-    launch(stream, "attention backward", plain_grad_kv<T, columns.value>,
-           plain_grid(task.shape, task.shape.keys, 2), task, blocks_per_piece(task.shape.keys));
+void plain_attention_backward(CudaStream& stream, AttentionBackward<T> task) {
+  const unsigned blocks = task.sequences.deal_blocks(  // there are as many keys as queries
+      [&](const EqualSequences& group) { return plain_blocks(group, task.heads, group.keys); });
+  with_columns(task.heads.head_dim, [&](auto columns) {
+    const Grid grid = plain_grid(blocks, task.heads, 2);
+    launch(stream, "attention backward", plain_grad_q<T, columns.value>, grid, task);
+    if (task.dk.wanted() || task.dv.wanted())
+      launch(stream, "attention backward", plain_grad_kv<T, columns.value>, grid, task);
   });
 }
 
-template void plain_attention_forward(CudaStream&, const AttentionForward<float>&);
-template void plain_attention_forward(CudaStream&, const AttentionForward<bf16>&);
-template void plain_attention_backward(CudaStream&, const AttentionBackward<float>&);
-template void plain_attention_backward(CudaStream&, const AttentionBackward<bf16>&);
+template void plain_attention_forward(CudaStream&, AttentionForward<float>);
+template void plain_attention_forward(CudaStream&, AttentionForward<bf16>);
+template void plain_attention_backward(CudaStream&, AttentionBackward<float>);
+template void plain_attention_backward(CudaStream&, AttentionBackward<bf16>);
 
 }  // namespace dino::cuda
 
@@ -324,16 +328,13 @@ void AttentionProbabilities::forward(CudaStream& stream, std::span<const View> i
                                      std::span<const View> out) const {
   using namespace cuda;
   const int length = static_cast<int>(sequences.group[0].length());
-  EqualSequences shape;
-  shape.count = sequences.count();
-  shape.queries = shape.keys = length;
-  shape.heads = static_cast<int>(heads);
-  shape.head_dim = static_cast<int>(in[q].cols() / heads);
-  shape.scale = static_cast<float>(scale);
+  const EqualSequences all{sequences.count(), 0, 0, length, length};
+  const Heads shape{static_cast<int>(heads), static_cast<int>(in[q].cols() / heads), static_cast<float>(scale)};
   with_dtype(in[q].dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch(stream, "attention probabilities", probabilities<T>, plain_grid(shape, length, 1), shape,
-           HeadRows<const T>(in[q]), HeadRows<const T>(in[k]), out[p].as<float>(), blocks_per_piece(length));
+    launch(stream, "attention probabilities", probabilities<T>,
+           plain_grid(blocks_for(plain_blocks(all, shape, length), 1), shape, 1), all, shape,
+           HeadRows<const T>(in[q]), HeadRows<const T>(in[k]), out[p].as<float>());
   });
 }
 

@@ -17,7 +17,8 @@ constexpr int kRowBytes = kTensorHeadDim * 2, kTile = 16;
 inline __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
 inline __device__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
 
-__host__ __device__ constexpr int round_up(int x, int unit) { return (x + unit - 1) / unit * unit; }
+/// Tiles that hold `rows` rows.
+__host__ __device__ constexpr int tiles_of(int rows) { return (rows + kTile - 1) / kTile; }
 
 inline __device__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
@@ -48,6 +49,14 @@ inline __device__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, u
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// The same where only the first 8 of the 16 columns of a, and rows of b, are not zero.
+inline __device__ void mma_half(float (&c)[4], const uint32_t (&a)[4], uint32_t b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b));
 }
 
 /// 2^x within 2 ulp, which is exact beside the rounding of probabilities to bf16.
@@ -84,11 +93,34 @@ __device__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(Newer) : "memory");
 }
 
-/// Starts to copy rows [first, first + count) of a head to shared memory; zeros for rows from `end` on.
+/// Warps that work on one piece, a head of a sequence. A block has as many such teams as it has warps for.
+struct Team {
+  int number, warp, warps;  ///< in the block; in the team
+
+  /// `most`: warps that one piece can occupy.
+  __device__ explicit Team(int most)
+      : number(tensor::warp() / most), warp(tensor::warp() % most), warps(min(most, static_cast<int>(blockDim.x) / 32)) {}
+  /// Whether the warp is one of those that are left over.
+  __device__ bool idle() const { return (number + 1) * warps > static_cast<int>(blockDim.x) / 32; }
+  __device__ int thread() const { return warp * 32 + lane(); }
+  __device__ int threads() const { return warps * 32; }
+
+  /// Waits until all of the team are here.
+  __device__ void sync() const {
+    asm volatile("bar.sync %0, %1;" ::"r"(number + 1), "r"(threads()) : "memory");
+  }
+};
+
+/// Pieces per block of `warps` warps.
+__host__ __device__ constexpr int pieces_per_block(int most, int warps) { return most < warps ? warps / most : 1; }
+
+/// Starts to copy rows [first, first + count) of a head to shared memory, with `threads` threads of which this one has the
+/// number `thread`; zeros for rows from `end` on.
 inline __device__ void copy_rows_async(uint32_t to, int count, const HeadRows<const bf16>& from, int64_t base,
-                                       int first, int end, int col) {
+                                       int first, int end, int col, int thread = static_cast<int>(threadIdx.x),
+                                       int threads = static_cast<int>(blockDim.x)) {
   const bf16* origin = from.at(base + first, col);
-  for (int i = static_cast<int>(threadIdx.x); i < count * 8; i += static_cast<int>(blockDim.x)) {
+  for (int i = thread; i < count * 8; i += threads) {
     const int row = i / 8, chunk = i % 8;
     const bool valid = first + row < end;
     copy_async(to + chunk_place(row, chunk), valid ? origin + row * from.stride + chunk * 8 : from.data,

@@ -6,7 +6,7 @@
 namespace dino::cuda {
 
 /// Sequences of any length, in two kernels that read q, k, v and ∂o more than once.
-void long_attention_backward(CudaStream& stream, const AttentionBackward<bf16>& task);
+void long_attention_backward(CudaStream& stream, AttentionBackward<bf16> task);
 
 namespace tensor {
 
@@ -75,8 +75,13 @@ struct KeyGradients {
 #pragma unroll
         for (int m = 0; m < Tiles; ++m) {
           if (m >= tiles) continue;
-          mma(sums[m][2 * c], weights[m][i], b[0], b[1]);
-          mma(sums[m][2 * c + 1], weights[m][i], b[2], b[3]);
+          if (16 * i + 8 >= left) {
+            mma_half(sums[m][2 * c], weights[m][i], b[0]);
+            mma_half(sums[m][2 * c + 1], weights[m][i], b[2]);
+          } else {
+            mma(sums[m][2 * c], weights[m][i], b[0], b[1]);
+            mma(sums[m][2 * c + 1], weights[m][i], b[2], b[3]);
+          }
         }
       }
     }
@@ -134,7 +139,7 @@ struct KeyGradients {
   /// Writes the gradients of keys [first, end), `first` being the warp's.
   __device__ void finish(const AttentionBackward<bf16>& task, const HeadPlace& place, int first,
                          int end) const {
-    const float one[2] = {1, 1}, scale[2] = {task.shape.scale, task.shape.scale};
+    const float one[2] = {1, 1}, scale[2] = {task.heads.scale, task.heads.scale};
 #pragma unroll
     for (int m = 0; m < Tiles; ++m) {
       const int row = first + m * kTile;

@@ -16,15 +16,18 @@ constexpr int kStageRows = 64, kStageBytes = kStageRows * kRowBytes, kStepKeys =
 
 extern __shared__ __align__(128) unsigned char shared_bytes[];
 
+__host__ __device__ constexpr unsigned blocks_per_piece(int rows) {
+  return static_cast<unsigned>((rows + kBlockRows - 1) / kBlockRows);
+}
+
 /// ∂q of the queries of one warp, summed over the keys seen so far.
 struct QueryGradients {
   uint32_t q[kTiles][4][4], grad_o[kTiles][4][4];
   float dq[kTiles][8][4];
   float lse[kTiles][2], delta[kTiles][2];  ///< of rows g and g + 8; lse in powers of 2
 
-  __device__ void start(const AttentionBackward<bf16>& task, const HeadPlace& place, int64_t piece,
-                        int first) {
-    const int end = task.shape.queries;
+  __device__ void start(const AttentionBackward<bf16>& task, const HeadPlace& place, int first) {
+    const int end = place.queries;
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
       uint32_t o[4][4];
@@ -41,8 +44,8 @@ struct QueryGradients {
         sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
         sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
         delta[m][half] = sum;
-        lse[m][half] = row < end ? task.lse[(place.query + row) * task.shape.heads + place.head] * kLog2E : 0;
-        if (row < end && lane() % 4 == 0) task.delta[piece * end + row] = sum;
+        lse[m][half] = row < end ? task.lse[(place.query + row) * task.heads.heads + place.head] * kLog2E : 0;
+        if (row < end && lane() % 4 == 0) task.delta_of(place)[row] = sum;
       }
 #pragma unroll
       for (int n = 0; n < 8; ++n)
@@ -117,12 +120,12 @@ struct QueryGradients {
   }
 
   __device__ void finish(const AttentionBackward<bf16>& task, const HeadPlace& place, int first) const {
-    const float scale[2] = {task.shape.scale, task.shape.scale};
+    const float scale[2] = {task.heads.scale, task.heads.scale};
 #pragma unroll
     for (int m = 0; m < kTiles; ++m)
 #pragma unroll
       for (int c = 0; c < 4; ++c)
-        store_columns(task.dq, place.query, first + m * kTile, task.shape.queries, place.col + 16 * c,
+        store_columns(task.dq, place.query, first + m * kTile, place.queries, place.col + 16 * c,
                       dq[m][2 * c], dq[m][2 * c + 1], scale, task.dq.add);
   }
 };
@@ -142,11 +145,12 @@ __device__ void for_stages(int stages, const Fetch& fetch, const Work& work) {
 }
 
 __global__ void __launch_bounds__(kThreads, 2)
-    long_grad_q(AttentionBackward<bf16> task, int blocks_per_piece) {
-  const unsigned piece = blockIdx.x / static_cast<unsigned>(blocks_per_piece);
-  const HeadPlace place(task.shape, piece);
-  const int keys = task.shape.keys;
-  const int first = static_cast<int>(blockIdx.x) % blocks_per_piece * kBlockRows + warp() * kWarpRows;
+    long_grad_q(AttentionBackward<bf16> task) {
+  const BlockGroup group(task.sequences);
+  const unsigned blocks = blocks_per_piece(group.queries);
+  const HeadPlace place(group, task.heads, group.block / blocks);
+  const int keys = place.keys;
+  const int first = static_cast<int>(group.block % blocks) * kBlockRows + warp() * kWarpRows;
   const uint32_t shared = shared_address(shared_bytes);
   const auto fetch = [&](int stage) {
     const uint32_t k = shared + stage % 2 * 2 * kStageBytes;
@@ -156,28 +160,28 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (task.dq.wanted()) fetch(0);
   commit_copies();
   const LanePlaces places;
-  const float factor = task.shape.scale * kLog2E;
+  const float factor = task.heads.factor;
   QueryGradients gradients;
-  gradients.start(task, place, piece, first);
+  gradients.start(task, place, first);
   if (!task.dq.wanted()) return;
   for_stages((keys + kStageRows - 1) / kStageRows, fetch, [&](int stage) {
-    if (first >= task.shape.queries) return;
+    if (first >= place.queries) return;
     const uint32_t k = shared + stage % 2 * 2 * kStageBytes;
     const int left = min(kStageRows, keys - stage * kStageRows);
 #pragma unroll 1  // two steps at once take too many registers on 10.0
     for (int key = 0; key < left; key += kStepKeys)
       gradients.step(k + key * kRowBytes, k + kStageBytes + key * kRowBytes, places, factor, left - key);
   });
-  if (first < task.shape.queries) gradients.finish(task, place, first);
+  if (first < place.queries) gradients.finish(task, place, first);
 }
 
 __global__ void __launch_bounds__(kThreads, 2)
-    long_grad_kv(AttentionBackward<bf16> task, int blocks_per_piece) {
-  const unsigned piece = blockIdx.x / static_cast<unsigned>(blocks_per_piece);
-  const HeadPlace place(task.shape, piece);
-  const int queries = task.shape.queries,
-            block = static_cast<int>(blockIdx.x) % blocks_per_piece * kBlockRows;
-  const int keys = min(kWarpRows, task.shape.keys - block - warp() * kWarpRows);
+    long_grad_kv(AttentionBackward<bf16> task) {
+  const BlockGroup group(task.sequences);
+  const unsigned blocks = blocks_per_piece(group.keys);
+  const HeadPlace place(group, task.heads, group.block / blocks);
+  const int queries = place.queries, block = static_cast<int>(group.block % blocks) * kBlockRows;
+  const int keys = min(kWarpRows, place.keys - block - warp() * kWarpRows);
   __shared__ float statistics[2][2][kStageRows];  // of a stage: lse in powers of 2, and delta
   const uint32_t k = shared_address(shared_bytes), v = k + kBlockRows * kRowBytes,
                  stages = v + kBlockRows * kRowBytes;
@@ -190,15 +194,15 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int row = begin + static_cast<int>(threadIdx.x);
     const bool valid = row < queries;
     statistics[stage % 2][0][threadIdx.x] =
-        valid ? task.lse[(place.query + row) * task.shape.heads + place.head] * kLog2E : INFINITY;
-    statistics[stage % 2][1][threadIdx.x] = valid ? task.delta[int64_t{piece} * queries + row] : 0;
+        valid ? task.lse[(place.query + row) * task.heads.heads + place.head] * kLog2E : INFINITY;
+    statistics[stage % 2][1][threadIdx.x] = valid ? task.delta_of(place)[row] : 0;
   };
-  copy_rows_async(k, kBlockRows, task.k, place.key, block, task.shape.keys, place.col);
-  copy_rows_async(v, kBlockRows, task.v, place.key, block, task.shape.keys, place.col);
+  copy_rows_async(k, kBlockRows, task.k, place.key, block, place.keys, place.col);
+  copy_rows_async(v, kBlockRows, task.v, place.key, block, place.keys, place.col);
   fetch(0);
   commit_copies();
   const LanePlaces places;
-  const float factor = task.shape.scale * kLog2E;
+  const float factor = task.heads.factor;
   const uint32_t own = warp() * kWarpRows * kRowBytes;
   KeyGradients<kTiles> gradients;
   gradients.start();
@@ -211,19 +215,18 @@ __global__ void __launch_bounds__(kThreads, 2)
                      statistics[stage % 2][0] + query, statistics[stage % 2][1] + query, places, factor,
                      left - query);
   });
-  if (keys > 0) gradients.finish(task, place, block + warp() * kWarpRows, task.shape.keys);
+  if (keys > 0) gradients.finish(task, place, block + warp() * kWarpRows, place.keys);
 }
 
 }  // namespace attention_tensor_backward_long_cu
 
-void long_attention_backward(CudaStream& stream, const AttentionBackward<bf16>& task) {
-  const int blocks_per_piece = (task.shape.keys + kBlockRows - 1) / kBlockRows;
-  const unsigned blocks = blocks_for(task.shape.pieces() * blocks_per_piece, 1);
-  launch(stream, "attention backward", long_grad_q, {blocks, kThreads, size_t{4} * kStageBytes}, task,
-         blocks_per_piece);
+void long_attention_backward(CudaStream& stream, AttentionBackward<bf16> task) {
+  const unsigned blocks = task.sequences.deal_blocks(  // there are as many keys as queries
+      [&](const EqualSequences& group) { return group.count * task.heads.heads * blocks_per_piece(group.keys); });
+  launch(stream, "attention backward", long_grad_q, {blocks, kThreads, size_t{4} * kStageBytes}, task);
   if (!task.dk.wanted() && !task.dv.wanted()) return;
   launch(stream, "attention backward", long_grad_kv,
-         {blocks, kThreads, size_t{2} * kBlockRows * kRowBytes + 4 * kStageBytes}, task, blocks_per_piece);
+         {blocks, kThreads, size_t{2} * kBlockRows * kRowBytes + 4 * kStageBytes}, task);
 }
 
 }  // namespace dino::cuda

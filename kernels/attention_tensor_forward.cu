@@ -2,7 +2,8 @@
 
 // Attention forward on tensor cores. A warp owns tiles of 16 queries, in registers, and passes over the keys
 // with a running softmax; scores never leave registers. Products cover 16 queries × 8 keys, so that short
-// sequences waste little. Up to kResidentKeys keys a block owns one head of one sequence, whose k and v stay
+// sequences waste little. Up to kResidentKeys keys a block owns one head of one sequence, or several heads of short
+// ones, whose k and v stay
 // in shared memory: q, k, v are read once and o is written once. Beyond, a block owns 128 queries, k and v
 // pass through two stages in shared memory, and each warp owns two tiles, which halves what it reads from
 // there.
@@ -30,7 +31,7 @@ struct RunningSoftmax {
   __device__ void start(const AttentionForward<bf16>& task, const HeadPlace& place, int first) {
 #pragma unroll
     for (int m = 0; m < Tiles; ++m) {
-      load_rows(q[m], task.q, place.query, first + m * kTile, task.shape.queries, place.col);
+      load_rows(q[m], task.q, place.query, first + m * kTile, place.queries, place.col);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         largest[m][half] = -INFINITY;
@@ -91,8 +92,13 @@ struct RunningSoftmax {
         ldmatrix_transposed(b, v + i * 16 * kRowBytes + (places.by_row ^ (c << 5)));
 #pragma unroll
         for (int m = 0; m < Tiles; ++m) {
-          mma(o[m][2 * c], p[m], b[0], b[1]);
-          mma(o[m][2 * c + 1], p[m], b[2], b[3]);
+          if (Tail && 16 * i + 8 >= left) {
+            mma_half(o[m][2 * c], p[m], b[0]);
+            mma_half(o[m][2 * c + 1], p[m], b[2]);
+          } else {
+            mma(o[m][2 * c], p[m], b[0], b[1]);
+            mma(o[m][2 * c + 1], p[m], b[2], b[3]);
+          }
         }
       }
     }
@@ -125,15 +131,14 @@ struct RunningSoftmax {
 
   /// Takes in the keys whose rows begin at `k` and `v`.
   __device__ void pass(uint32_t k, uint32_t v, const LanePlaces& places, float factor, int keys) {
-    int first = 0;
-    for (; first + Keys <= keys; first += Keys)
-      step<false>(k + first * kRowBytes, v + first * kRowBytes, places, factor, Keys);
-    if (first < keys) step<true>(k + first * kRowBytes, v + first * kRowBytes, places, factor, keys - first);
+    const uint32_t distance = v - k;
+    for (; keys >= Keys; keys -= Keys, k += Keys * kRowBytes) step<false>(k, k + distance, places, factor, Keys);
+    if (keys > 0) step<true>(k, k + distance, places, factor, keys);
   }
 
   __device__ void finish(const AttentionForward<bf16>& task, const HeadPlace& place, int first,
                          float factor) {
-    const int end = task.shape.queries;
+    const int end = place.queries;
 #pragma unroll
     for (int m = 0; m < Tiles; ++m) {
       float inverse[2];
@@ -145,7 +150,7 @@ struct RunningSoftmax {
         inverse[half] = 1 / sum;
         const int row = first + m * kTile + lane() / 4 + 8 * half;
         if (lane() % 4 == 0 && row < end)
-          task.lse[(place.query + row) * task.shape.heads + place.head] =
+          task.lse[(place.query + row) * task.heads.heads + place.head] =
               (largest[m][half] * factor + log2f(sum)) * kLn2;
       }
 #pragma unroll
@@ -158,35 +163,49 @@ struct RunningSoftmax {
 
 extern __shared__ __align__(128) unsigned char shared_bytes[];
 
-__global__ void __launch_bounds__(kResidentWarps * 32, 2) resident_forward(AttentionForward<bf16> task) {
-  const HeadPlace place(task.shape, blockIdx.x);
-  const int keys = task.shape.keys, rows = round_up(keys, kTile);
-  const uint32_t k = shared_address(shared_bytes), v = k + rows * kRowBytes;
-  copy_rows_async(k, rows, task.k, place.key, 0, keys, place.col);
-  copy_rows_async(v, rows, task.v, place.key, 0, keys, place.col);
+__global__ void __launch_bounds__(kResidentWarps * 32, 2) resident_forward(AttentionForward<bf16> task,
+                                                                           int half) {
+  const BlockGroup group(task.sequences);
+  const int tiles = tiles_of(group.keys), pieces = pieces_per_block(tiles, static_cast<int>(blockDim.x) / 32);
+  const Team team(tiles);
+  const int64_t piece = int64_t{group.block} * pieces + team.number;
+  if (team.idle() || piece >= group.count * task.heads.heads) return;
+  __shared__ HeadPlace place_of_warp[kResidentWarps];  // there it takes no registers
+  if (lane() == 0) place_of_warp[warp()] = HeadPlace(group, task.heads, static_cast<unsigned>(piece));
+  __syncwarp();
+  const HeadPlace& place = place_of_warp[warp()];
+  const uint32_t k = shared_address(shared_bytes) + team.number * tiles * kTile * kRowBytes;
+  copy_rows_async(k, tiles * kTile, task.k, place.key, 0, place.keys, place.col, team.thread(), team.threads());
+  copy_rows_async(k + half, tiles * kTile, task.v, place.key, 0, place.keys, place.col, team.thread(), team.threads());
   commit_copies();
   const LanePlaces places;
-  const float factor = task.shape.scale * kLog2E;
+  const float factor = task.heads.factor;
   RunningSoftmax<1, kResidentStep> softmax;
-  int first = warp() * kTile;  // every warp has a tile
+  int first = team.warp * kTile;
   softmax.start(task, place, first);
   wait_for_copies<0>();
-  __syncthreads();
+  team.sync();
   while (true) {
-    softmax.pass(k, v, places, factor, keys);
+    softmax.pass(k, k + half, places, factor, place.keys);
     softmax.finish(task, place, first, factor);
-    first += static_cast<int>(blockDim.x) / 32 * kTile;
-    if (first >= task.shape.queries) return;
+    first += static_cast<int>(blockDim.x) / 32 * kTile;  // only a team that is the whole block comes back
+    if (first >= place.queries) return;
     softmax.start(task, place, first);
   }
 }
 
+/// Blocks for one head of one sequence.
+__host__ __device__ inline unsigned stream_blocks(int queries) {
+  return static_cast<unsigned>((queries + kStreamQueries - 1) / kStreamQueries);
+}
+
 __global__ void __launch_bounds__(kStreamWarps * 32, 2)
-    stream_forward(AttentionForward<bf16> task, int blocks_per_piece) {
-  const HeadPlace place(task.shape, blockIdx.x / blocks_per_piece);
-  const int keys = task.shape.keys, stages = (keys + kStageKeys - 1) / kStageKeys;
-  const int first =
-      (static_cast<int>(blockIdx.x) % blocks_per_piece * kStreamWarps + warp()) * kStreamTiles * kTile;
+    stream_forward(AttentionForward<bf16> task) {
+  const BlockGroup group(task.sequences);
+  const unsigned blocks = stream_blocks(group.queries);
+  const HeadPlace place(group, task.heads, group.block / blocks);
+  const int keys = place.keys, stages = (keys + kStageKeys - 1) / kStageKeys;
+  const int first = (static_cast<int>(group.block % blocks) * kStreamWarps + warp()) * kStreamTiles * kTile;
   constexpr uint32_t kHalfStage = kStageKeys * kRowBytes;
   const uint32_t shared = shared_address(shared_bytes);
   const auto fetch = [&](int stage) {
@@ -199,7 +218,7 @@ __global__ void __launch_bounds__(kStreamWarps * 32, 2)
   };
   fetch(0);
   const LanePlaces places;
-  const float factor = task.shape.scale * kLog2E;
+  const float factor = task.heads.factor;
   RunningSoftmax<kStreamTiles, 32> softmax;
   softmax.start(task, place, first);
   for (int stage = 0; stage < stages; ++stage) {
@@ -207,32 +226,35 @@ __global__ void __launch_bounds__(kStreamWarps * 32, 2)
     wait_for_copies<1>();
     __syncthreads();
     const uint32_t k = shared + stage % 2 * 2 * kHalfStage;
-    if (first < task.shape.queries)
+    if (first < place.queries)
       softmax.pass(k, k + kHalfStage, places, factor, min(kStageKeys, keys - stage * kStageKeys));
     __syncthreads();
   }
-  if (first < task.shape.queries) softmax.finish(task, place, first, factor);
+  if (first < place.queries) softmax.finish(task, place, first, factor);
+}
+
+void run_resident(CudaStream& stream, AttentionForward<bf16> task) {
+  const int tiles = tiles_of(task.sequences.longest()), rounds = (tiles + kResidentWarps - 1) / kResidentWarps,
+            warps = tiles == 0 ? 0 : (tiles + rounds - 1) / rounds;
+  const unsigned blocks = task.sequences.deal_blocks([&](const EqualSequences& group) {
+    const int pieces = pieces_per_block(tiles_of(group.keys), warps);
+    return (group.count * task.heads.heads + pieces - 1) / pieces;
+  });
+  const int half = tiles * kTile * kRowBytes;
+  launch(stream, "attention", resident_forward, {blocks, static_cast<unsigned>(warps) * 32, size_t{2} * half}, task, half);
+}
+
+void run_stream(CudaStream& stream, AttentionForward<bf16> task) {
+  const unsigned blocks = task.sequences.deal_blocks(
+      [&](const EqualSequences& group) { return group.count * task.heads.heads * stream_blocks(group.queries); });
+  launch(stream, "attention", stream_forward, {blocks, kStreamWarps * 32, size_t{4} * kStageKeys * kRowBytes}, task);
 }
 
 }  // namespace attention_tensor_forward_cu
 
 void tensor_attention_forward(CudaStream& stream, const AttentionForward<bf16>& task) {
-  const EqualSequences& shape = task.shape;
-  if (shape.keys <= kResidentKeys) {
-    const int tiles = round_up(shape.queries, kTile) / kTile,
-              rounds = round_up(tiles, kResidentWarps) / kResidentWarps;
-    const unsigned warps = static_cast<unsigned>(round_up(tiles, rounds) / rounds);
-    launch(stream, "attention", resident_forward,
-           {blocks_for(shape.pieces(), 1), warps * 32,
-            static_cast<size_t>(2 * round_up(shape.keys, kTile) * kRowBytes)},
-           task);
-    return;
-  }
-  const int blocks_per_piece = round_up(shape.queries, kStreamQueries) / kStreamQueries;
-  launch(stream, "attention", stream_forward,
-         {blocks_for(shape.pieces() * blocks_per_piece, 1), kStreamWarps * 32,
-          size_t{4} * kStageKeys * kRowBytes},
-         task, blocks_per_piece);
+  run_resident(stream, task.where([](const EqualSequences& group) { return group.keys <= kResidentKeys; }));
+  run_stream(stream, task.where([](const EqualSequences& group) { return group.keys > kResidentKeys; }));
 }
 
 }  // namespace dino::cuda

@@ -30,7 +30,7 @@ TEST_CASE("dino_engine trains the same on the GPU as on the CPU, and its weights
   Folder folder;
   dino::testing::make_images(folder, 8);
   for (const std::string device : {"cpu", "cuda"}) {
-    const auto result = run_program(train_command(folder, device, "--device " + device));
+    const auto result = run_program(train_command(folder, device, "--precision f32 --device " + device));
     INFO(result.err);
     REQUIRE(result.code == 0);
   }
