@@ -9,7 +9,7 @@
 #include <numeric>
 #include <vector>
 
-#include "kernels/gemm.h"
+#include "kernels/linear_products.h"
 
 /// What the benches share: measured time, and what this machine can do at best.
 namespace dino::bench {
@@ -50,21 +50,22 @@ Times time_calls(double seconds, size_t calls, const Body& body) {
   return {*std::min_element(taken.begin(), taken.end()), *middle, total / static_cast<double>(taken.size())};
 }
 
-/// What the machine reaches on the threads of a stream: a large f32 matmul, and a copy of memory that no
-/// cache holds.
+/// What the machine reaches on the threads of a stream: a large matmul with packed weights, as linear layers use it, and a
+/// copy of memory that no cache holds.
 struct Ceilings {
   double flops;  ///< per second
   double bytes;  ///< per second, read and written
 
-  explicit Ceilings(CpuStream& stream) {
+  /// `dtype`: of what is multiplied, f32 or bf16.
+  explicit Ceilings(CpuStream& stream, Dtype dtype = Dtype::f32) {
     // Rows of 960 rather than 1024 floats: at a stride of a power of two, cache sets collide.
     constexpr int64_t kRows = 6144, kInner = 960, kBytes = 256 << 20, kPiece = 1 << 20;
     constexpr double kSeconds = 0.5;
-    std::vector<float> a(kRows * kInner, 0.5f), b(kInner * kInner, 0.5f), c(kRows * kInner);
-    const Times matmul = time_calls(kSeconds, 1, [&] {
-      gemm<float>(stream, kRows, kInner, kInner, 1.0f, {a.data(), kInner}, {b.data(), kInner}, 0.0f,
-                  {c.data(), kInner});
-    });
+    const size_t element = bytes_of(dtype);
+    std::vector<std::byte> a(kRows * kInner * element), b(kInner * kInner * element), c(kRows * kInner * element);
+    const View x(a.data(), dtype, Shape{kRows, kInner}), weight(b.data(), dtype, Shape{kInner, kInner}),
+        y(c.data(), dtype, Shape{kRows, kInner});
+    const Times matmul = time_calls(kSeconds, 1, [&] { multiply_rows(stream, x, weight, /*transposed=*/true, View(), y, /*add=*/false); });
     std::vector<std::byte> from(kBytes, std::byte{1}), to(kBytes);
     const Times copy = time_calls(kSeconds, 1, [&] {
       stream.pool().for_ranges(kBytes, kPiece, [&](int64_t begin, int64_t end) {

@@ -218,7 +218,7 @@ int run(int argc, char** argv) {
     const GpuCeilings ceilings(context, operands);
     matmul = ceilings.flops, copy = ceilings.bytes;
   } else {
-    const Ceilings ceilings(context.stream());
+    const Ceilings ceilings(context.stream(), operands);
     matmul = ceilings.flops, copy = ceilings.bytes;
   }
   nlohmann::json rows = nlohmann::json::array();
