@@ -21,18 +21,18 @@ struct Table {
   int32_t taps;
 };
 
-/// Appends the weights that make `size` pixels of `box` pixels. The same size is no special case for a kernel:
-/// weight 1.
-Table append_table(std::vector<int32_t>& tables, int box, int size) {
+/// Appends the weights that make `size` pixels of the part [begin, end) of `pixels` pixels. The same size is no special
+/// case for a kernel: weight 1.
+Table append_table(std::vector<int32_t>& tables, int pixels, float begin, float end, int size) {
   const auto offset = static_cast<int64_t>(tables.size() * sizeof(int32_t));
   const size_t n = static_cast<size_t>(size);
-  if (box == size) {
+  if (pixels == size && begin == 0 && end == static_cast<float>(pixels)) {
     for (int i = 0; i < size; ++i) tables.push_back(i);
     tables.insert(tables.end(), n, 1);
     tables.insert(tables.end(), n, 1 << ResampleWeights::kFractionBits);
     return {offset, 1};
   }
-  const ResampleWeights weights = resample_weights(box, 0, static_cast<float>(box), size, Filter::bicubic);
+  const ResampleWeights weights = resample_weights(pixels, begin, end, size, Filter::bicubic);
   const int32_t taps = *std::max_element(weights.count.begin(), weights.count.end());
   tables.insert(tables.end(), weights.first.begin(), weights.first.end());
   tables.insert(tables.end(), weights.count.begin(), weights.count.end());
@@ -44,13 +44,14 @@ Table append_table(std::vector<int32_t>& tables, int box, int size) {
 }
 
 CropDescriptor describe(const Image& image, const CropPlan& plan, std::vector<int32_t>& tables) {
-  const CropBox& box = plan.box;
+  const auto [box, part] = source_of(plan);
   image.view().crop(box.top, box.left, box.height, box.width);  // throws if it is outside
   const size_t row_bytes = aligned(image.view().row_bytes());
   CropDescriptor crop{};
   crop.pixels = static_cast<int64_t>(row_bytes) * box.top + int64_t{box.left} * image.channels;
   crop.image_row_bytes = static_cast<int32_t>(row_bytes);
-  const Table columns = append_table(tables, box.width, plan.size), rows = append_table(tables, box.height, plan.size);
+  const Table columns = append_table(tables, box.width, part.left, part.right, plan.size);
+  const Table rows = append_table(tables, box.height, part.top, part.bottom, plan.size);
   crop.columns = columns.offset;
   crop.column_taps = columns.taps;
   crop.rows = rows.offset;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "augment/decode.h"
 #include "augment/image.h"
 
 namespace dino {
@@ -43,6 +44,13 @@ class Dataset {
 
   /// Reads and decodes one image, [height, width, channels]. Throws DataError naming the file and the cause.
   virtual Image load(size_t index) const = 0;
+
+  /// The same for a reader that can do with a smaller image, as `decode_reduced`. Sources without JPEGs do not ask
+  /// `choose` and give the whole image.
+  virtual Image load_reduced(size_t index, const ReductionChoice& choose) const {
+    static_cast<void>(choose);
+    return load(index);
+  }
 
  protected:
   explicit Dataset(int channels) : channels_(channels) {}

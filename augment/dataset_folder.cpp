@@ -26,7 +26,10 @@ class FileDataset : public Dataset {
     for (int i = 0; i < classes; ++i) class_names_.push_back(std::to_string(i));
   }
 
-  Image load(size_t index) const override { return decode(read_file(name(index)), channels_, name(index)); }
+  Image load(size_t index) const override { return load_reduced(index, {}); }
+  Image load_reduced(size_t index, const ReductionChoice& choose) const override {
+    return decode_reduced(read_file(name(index)), channels_, name(index), choose);
+  }
 };
 
 struct FoundFile {

@@ -88,9 +88,10 @@ class TarDataset : public Dataset {
     classes_ = {};
   }
 
-  Image load(size_t index) const override {
+  Image load(size_t index) const override { return load_reduced(index, {}); }
+  Image load_reduced(size_t index, const ReductionChoice& choose) const override {
     const Member& member = members_.at(index);
-    return decode(archives_[member.archive].read(member.offset, member.bytes), channels_, name(index));
+    return decode_reduced(archives_[member.archive].read(member.offset, member.bytes), channels_, name(index), choose);
   }
 
  private:

@@ -20,8 +20,8 @@ bool is_tiff(std::span<const uint8_t> bytes) {
          starts_with(bytes, "MM\0+"sv);
 }
 
-Image decode_native(std::span<const uint8_t> bytes, std::string_view name) {
-  if (starts_with(bytes, "\xFF\xD8\xFF")) return decode_jpeg(bytes, name);
+Image decode_native(std::span<const uint8_t> bytes, std::string_view name, const ReductionChoice& choose) {
+  if (starts_with(bytes, "\xFF\xD8\xFF")) return decode_jpeg(bytes, name, choose);
   if (starts_with(bytes, "\x89PNG") || starts_with(bytes, "BM")) return decode_png_bmp(bytes, name);
   for (const std::string_view magic : {"P2", "P3", "P5", "P6"}) {
     if (starts_with(bytes, magic)) return decode_pnm(bytes, name);
@@ -36,8 +36,13 @@ Image decode_native(std::span<const uint8_t> bytes, std::string_view name) {
 }  // namespace
 
 Image decode(std::span<const uint8_t> bytes, int channels, std::string_view name) {
+  return decode_reduced(bytes, channels, name, {});
+}
+
+Image decode_reduced(std::span<const uint8_t> bytes, int channels, std::string_view name,
+                     const ReductionChoice& choose) {
   check<UsageError>(channels == 1 || channels == 3, "decode: channels must be 1 or 3; got ", channels);
-  Image image = decode_native(bytes, name);
+  Image image = decode_native(bytes, name, choose);
   return image.channels == channels ? std::move(image) : to_channels(image.view(), channels);
 }
 

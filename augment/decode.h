@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string_view>
 
@@ -22,6 +23,16 @@ inline constexpr int64_t kMaxSide = int64_t{1} << 17;
 /// smooth upsampling. Throws DataError `name: what is wrong; what to do` for damaged, truncated, oversized or
 /// unknown contents.
 Image decode(std::span<const uint8_t> bytes, int channels, std::string_view name);
+
+/// Chooses by how much an image of `height` x `width` pixels may be reduced: 1, 2, 4 or 8.
+using ReductionChoice = std::function<int(int height, int width)>;
+
+/// The same, but a JPEG may come out smaller: asks `choose` once its size is known, and gives each side divided by the
+/// answer, rounded up. Pixel i covers pixels [i * reduction, (i + 1) * reduction) of the whole image. The inverse DCT
+/// itself makes the smaller blocks, which is faster than decoding and then shrinking, and not equal to it. Of the
+/// other formats `choose` is not asked.
+Image decode_reduced(std::span<const uint8_t> bytes, int channels, std::string_view name,
+                     const ReductionChoice& choose);
 
 /// Copies `in` to `channels` (1 or 3) as `decode` does. `in` has 1 (gray), 2 (gray, alpha), 3 (colour) or 4
 /// (colour, alpha) channels.

@@ -5,13 +5,15 @@
 #include <string>
 #include <string_view>
 
+#include "augment/decode.h"
 #include "augment/image.h"
 
 /// One decoder per file in `augment/decode_*.cpp`, for `decode` only. Each returns 1 to 4 channels as
 /// `to_channels` takes them and throws DataError for what it cannot read.
 namespace dino {
 
-Image decode_jpeg(std::span<const uint8_t> bytes, std::string_view name);
+/// At its size divided by `choose`'s answer (`decode_reduced`), or at its full size where `choose` is empty.
+Image decode_jpeg(std::span<const uint8_t> bytes, std::string_view name, const ReductionChoice& choose);
 Image decode_png_bmp(std::span<const uint8_t> bytes, std::string_view name);
 Image decode_pnm(std::span<const uint8_t> bytes, std::string_view name);
 Image decode_webp(std::span<const uint8_t> bytes, std::string_view name);

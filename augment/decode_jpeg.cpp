@@ -70,6 +70,15 @@ bool read_header(JpegReader& reader, std::span<const uint8_t> bytes) {
   });
 }
 
+// Sets the size that `read_rows` will give.
+bool reduce(JpegReader& reader, int reduction) {
+  return guarded(reader, [&] {
+    reader.state.scale_num = 1;
+    reader.state.scale_denom = static_cast<unsigned>(reduction);
+    jpeg_calc_output_dimensions(&reader.state);
+  });
+}
+
 bool read_rows(JpegReader& reader, MutableImageView out) {
   return guarded(reader, [&] {
     jpeg_decompress_struct& state = reader.state;
@@ -101,7 +110,7 @@ Image rgb_from_cmyk(const Image& cmyk) {
 
 }  // namespace
 
-Image decode_jpeg(std::span<const uint8_t> bytes, std::string_view name) {
+Image decode_jpeg(std::span<const uint8_t> bytes, std::string_view name, const ReductionChoice& choose) {
   JpegReader reader;
   if (!read_header(reader, bytes)) throw_undecodable(name, "JPEG", reader.message);
   // Every 8 x 8 block of a component costs at least one bit, and blocks may be enlarged four times each way.
@@ -110,8 +119,12 @@ Image decode_jpeg(std::span<const uint8_t> bytes, std::string_view name) {
   if (components != 1 && components != 3 && components != 4) {
     throw_undecodable(name, "JPEG", str(components, " colour components"));
   }
-  Image image(static_cast<int>(reader.state.image_height), static_cast<int>(reader.state.image_width),
-              components);
+  const int height = static_cast<int>(reader.state.image_height), width = static_cast<int>(reader.state.image_width);
+  const int reduction = choose ? choose(height, width) : 1;
+  check<UsageError>(reduction == 1 || reduction == 2 || reduction == 4 || reduction == 8,
+                    "decode: JPEGs are reduced by 1, 2, 4 or 8; got ", reduction);
+  if (!reduce(reader, reduction)) throw_undecodable(name, "JPEG", reader.message);
+  Image image(static_cast<int>(reader.state.output_height), static_cast<int>(reader.state.output_width), components);
   if (!read_rows(reader, image.view())) throw_undecodable(name, "JPEG", reader.message);
   return components == 4 ? rgb_from_cmyk(image) : image;
 }

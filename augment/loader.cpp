@@ -172,11 +172,8 @@ void Loader::fill_row(Slot& slot, int64_t step, int row, CropScratch& scratch) c
   const uint64_t position = static_cast<uint64_t>(epoch) * dataset_.size() + in_epoch;
 
   size_t sample = (*slot.order)[in_epoch];
-  Image image = load_or_replace(position, sample, slot.bad[r]);
+  auto [image, plans] = load_or_replace(position, sample, slot.bad[r]);
   slot.batch.samples[r] = sample;
-  std::vector<CropPlan> plans;
-  for (int crop = 0; crop < augment.crops(); ++crop)
-    plans.push_back(plan_crop(augment, image.height, image.width, position, crop));
   if (config_.decode_only) return slot.batch.images.set(row, std::move(image), plans);
 
   const size_t global = crop_values(augment.global_crops_size, augment.channels);
@@ -188,12 +185,30 @@ void Loader::fill_row(Slot& slot, int64_t step, int row, CropScratch& scratch) c
   }
 }
 
-Image Loader::load_or_replace(uint64_t position, size_t& sample, std::string& bad) const {
+Loader::PlannedImage Loader::load_and_plan(size_t sample, uint64_t position) const {
+  PlannedImage planned;
+  const auto plan = [&](int height, int width) {
+    for (int crop = 0; crop < config_.augment.crops(); ++crop)
+      planned.plans.push_back(plan_crop(config_.augment, height, width, position, crop));
+  };
+  // Boxes are drawn in the full size, so that the crops show the same with and without reduction.
+  const auto plan_and_reduce = [&](int height, int width) {
+    plan(height, width);
+    const int reduction = reduction_for(planned.plans);
+    for (CropPlan& crop : planned.plans) crop.reduction = reduction;
+    return reduction;
+  };
+  planned.image = config_.fast_decode ? dataset_.load_reduced(sample, plan_and_reduce) : dataset_.load(sample);
+  if (planned.plans.empty()) plan(planned.image.height, planned.image.width);
+  return planned;
+}
+
+Loader::PlannedImage Loader::load_or_replace(uint64_t position, size_t& sample, std::string& bad) const {
   for (uint32_t attempt = 0; attempt < kMaxAttempts; ++attempt) {
     try {
-      Image image = dataset_.load(sample);
+      PlannedImage planned = load_and_plan(sample, position);
       if (!bad.empty()) bad += "; replaced by " + dataset_.name(sample);
-      return image;
+      return planned;
     } catch (const DataError& error) {
       if (bad.empty()) bad = error.what();
     }

@@ -35,6 +35,7 @@ struct LoaderConfig {
   int queue = 3;             ///< batches that are ready or in work at most
   int64_t first_step = 0;    ///< of the whole run; more than 0 when a run goes on
   int64_t steps = 0;         ///< how many batches are made, from `first_step` on
+  bool fast_decode = false;  ///< read a JPEG smaller where its crops need no more; not the same bits
   bool decode_only = false;  ///< decode and decide, but leave rendering to the receiver of a batch
 };
 
@@ -68,6 +69,11 @@ class Loader {
   double seconds_waited() const { return seconds_waited_; }
 
  private:
+  struct PlannedImage {
+    Image image;
+    std::vector<CropPlan> plans;
+  };
+
   // A batch in work. Its rows are rendered by several workers at once.
   struct Slot {
     Batch batch;
@@ -80,7 +86,8 @@ class Loader {
   void work();
   void prepare(Slot& slot, int64_t step);
   void fill_row(Slot& slot, int64_t step, int row, CropScratch& scratch) const;
-  Image load_or_replace(uint64_t position, size_t& sample, std::string& bad) const;
+  PlannedImage load_and_plan(size_t sample, uint64_t position) const;
+  PlannedImage load_or_replace(uint64_t position, size_t& sample, std::string& bad) const;
   std::shared_ptr<const std::vector<uint32_t>> order_of(int64_t epoch);
   void allocate(Batch& batch) const;
   Slot& slot_of(int64_t step) { return slots_[static_cast<size_t>(step % config_.queue)]; }

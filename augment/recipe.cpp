@@ -133,14 +133,36 @@ CropPlan plan_crop(const AugmentConfig& config, int height, int width, uint64_t 
   return plan;
 }
 
+int reduction_for(std::span<const CropPlan> plans) {
+  int reduction = 8;
+  for (const CropPlan& plan : plans) {
+    while (reduction > 1 && std::min(plan.box.width, plan.box.height) < plan.size * reduction) reduction /= 2;
+  }
+  return reduction;
+}
+
+CropSource source_of(const CropPlan& plan) {
+  const int r = plan.reduction;
+  const CropBox& box = plan.box;
+  const int bottom = box.top + box.height, right = box.left + box.width;
+  CropBox pixels{box.top / r, box.left / r, 0, 0};
+  pixels.height = (bottom + r - 1) / r - pixels.top;
+  pixels.width = (right + r - 1) / r - pixels.left;
+  // Exact: whole numbers of at most 18 bits, divided by a power of two.
+  const auto from = [r](int full, int origin) { return static_cast<float>(full - origin * r) / static_cast<float>(r); };
+  return {pixels,
+          {from(box.left, pixels.left), from(box.top, pixels.top), from(right, pixels.left), from(bottom, pixels.top)}};
+}
+
 void render_crop(const AugmentConfig& config, const Image& image, const CropPlan& plan, float* out,
                  CropScratch& scratch) {
   check<UsageError>(image.channels == config.channels, "render_crop: the image has ", image.channels,
                     " channels, the configuration ", config.channels);
   scratch.crop.reshape(plan.size, plan.size, image.channels);
   const MutableImageView crop = scratch.crop.view();
-  const CropBox& box = plan.box;
-  resize(image.view().crop(box.top, box.left, box.height, box.width), crop, Filter::bicubic, scratch.resize);
+  const auto [pixels, part] = source_of(plan);
+  resize(image.view().crop(pixels.top, pixels.left, pixels.height, pixels.width), part, crop, Filter::bicubic,
+         scratch.resize);
   if (plan.flip) flip_horizontally(crop);
   for (int i = 0; i < plan.color_steps; ++i) apply(plan.color[static_cast<size_t>(i)], crop);
   if (plan.gray) to_grayscale(crop);

@@ -65,7 +65,8 @@ Normalization normalization_of(int channels, std::span<const float> mean, std::s
 
 /// All decisions for one crop, in the order of their execution.
 struct CropPlan {
-  CropBox box;
+  CropBox box;        ///< in the image at its full size
+  int reduction = 1;  ///< how many times smaller than that the image is from which the crop is made
   int size;  ///< pixels of a side of the result
   bool flip;
   int color_steps;  ///< how many of `color` apply
@@ -80,6 +81,18 @@ struct CropPlan {
 /// of 0 never applies, one of 1 always.
 CropPlan plan_crop(const AugmentConfig& config, int height, int width, uint64_t sample_position,
                    int crop_index);
+
+/// How many times smaller an image may be read (1, 2, 4 or 8) so that each of these crops still is made from a box with
+/// at least its own size both ways. A crop that is enlarged even from the full size allows no reduction.
+int reduction_for(std::span<const CropPlan> plans);
+
+/// Where the box of a plan lies in the image that was read.
+struct CropSource {
+  CropBox pixels;  ///< all pixels that the box touches
+  ResizeBox part;  ///< the box itself, counted from the corner of `pixels`; all of them without reduction
+};
+
+CropSource source_of(const CropPlan& plan);
 
 /// Memory that `render_crop` reuses from call to call; one per thread.
 struct CropScratch {

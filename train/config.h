@@ -24,6 +24,7 @@ struct TrainConfig {
   int64_t channels = 3;
   std::vector<float> mean, deviation;
   bool shuffle = true;
+  bool fast_decode = false;
   int64_t num_workers = 0;
 
   // network

@@ -120,6 +120,7 @@ void add_data(Builder& b, TrainConfig& c) {
   b.add("mean", c.mean, "mean per channel for the normalisation, in [0, 1] (default: ImageNet's for 3 channels, else 0.5)");
   b.add("std", c.deviation, "standard deviation per channel (default: ImageNet's for 3 channels, else 0.5)");
   b.add("shuffle", c.shuffle, "visit the images in a new random order each epoch; false keeps file order");
+  b.add("fast-decode", c.fast_decode, "read a JPEG at 1/2, 1/4 or 1/8 of its size where all its crops are smaller: faster, nearly the same pixels");
   b.add("num-workers", c.num_workers, "threads that decode and augment; 0: one per processor");
 }
 

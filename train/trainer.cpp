@@ -71,6 +71,7 @@ void Trainer::start_loader() {
                                                             .workers = static_cast<int>(config_.num_workers),
                                                             .first_step = step_,
                                                             .steps = plan_.total_steps - step_,
+                                                            .fast_decode = config_.fast_decode,
                                                             .decode_only = context_.device() == Device::cuda});
 }
 

@@ -1,9 +1,11 @@
 #include <catch2/catch.hpp>
 
+#include <cmath>
 #include <cstdlib>
 
 #include "augment/decode.h"
 #include "kernels/color_math.h"
+#include "kernels/crop_resize.h"
 #include "tests/augment/fixtures.h"
 
 namespace dino {
@@ -18,6 +20,23 @@ Image smooth(int rows, int columns, int channels) {
     image.pixels[i] = static_cast<uint8_t>(40 + 30 * c + pixel / size_t(columns) + pixel % size_t(columns));
   }
   return image;
+}
+
+// Slow waves: the picture changes by up to 6 levels from pixel to pixel, and is almost a plane within 8 of them.
+Image waves(int rows, int columns) {
+  Image image(rows, columns, 3);
+  uint8_t* out = image.pixels.data();
+  for (int y = 0; y < rows; ++y)
+    for (int x = 0; x < columns; ++x)
+      for (const double turn : {0.0, 1.0, 2.0})
+        *out++ = static_cast<uint8_t>(128 + 60 * std::sin(x / 20.0 + turn) + 60 * std::sin(y / 20.0 + 2 * turn));
+  return image;
+}
+
+double mean_difference(const Image& a, const Image& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.pixels.size(); ++i) sum += std::abs(a.pixels[i] - b.pixels[i]);
+  return sum / static_cast<double>(a.pixels.size());
 }
 
 int largest_difference(const Image& a, const Image& b) {
@@ -98,6 +117,51 @@ TEST_CASE("JPEG gives back smooth pictures within its quantisation") {
   CHECK(largest_difference(decode(jpeg(color, 98), 3, "x"), color) <= 4);
   CHECK(largest_difference(decode(jpeg(gray, 98), 1, "x"), gray) <= 3);
   CHECK(decode(jpeg(gray), 3, "x").channels == 3);
+}
+
+TEST_CASE("a JPEG may be decoded smaller, with pixels that are nearly the means of those they stand for") {
+  const Image image = waves(301, 403);
+  const Bytes bytes = jpeg(image, 95);
+  const Image full = decode(bytes, 3, "x");
+  for (const int reduction : {1, 2, 4, 8}) {
+    CAPTURE(reduction);
+    int height = 0, width = 0;
+    const Image reduced = decode_reduced(bytes, 3, "x", [&](int h, int w) {
+      height = h;
+      width = w;
+      return reduction;
+    });
+    CHECK(height == 301);
+    CHECK(width == 403);
+    if (reduction == 1) check_same(reduced, full);
+    Image means((301 + reduction - 1) / reduction, (403 + reduction - 1) / reduction, 3);
+    box_reduce(full.view(), reduction, reduction, means.view());
+    REQUIRE(reduced.height == means.height);
+    REQUIRE(reduced.width == means.width);
+    // A picture that is one reduced pixel off differs by more than 2 on average, whatever the reduction.
+    CHECK(mean_difference(reduced, means) < 0.75);
+  }
+}
+
+TEST_CASE("a photograph of 12 megapixels is decoded to 500 x 375 pixels, in colour, gray or from inks") {
+  const auto eighth = [](int, int) { return 8; };
+  const Image photograph = decode_reduced(jpeg(smooth(3000, 4000, 3)), 3, "x", eighth);
+  CHECK((photograph.height == 375 && photograph.width == 500 && photograph.channels == 3));
+  const Image gray = decode_reduced(jpeg(smooth(80, 160, 3)), 1, "x", eighth);
+  CHECK((gray.height == 10 && gray.width == 20 && gray.channels == 1));
+  const Image inks = decode_reduced(cmyk_jpeg(smooth(80, 160, 4)), 3, "x", eighth);
+  CHECK((inks.height == 10 && inks.width == 20 && inks.channels == 3));
+}
+
+TEST_CASE("other formats are never reduced, and JPEGs only by what their blocks allow") {
+  bool asked = false;
+  const auto half = [&](int, int) { return asked = true, 2; };
+  const Image color = pattern(19, 23);
+  for (const Bytes& bytes : {png(color), bmp(color), pnm(color), webp(color), tiff(color)})
+    check_same(decode_reduced(bytes, 3, "x", half), color);
+  CHECK(!asked);
+  for (const int wrong : {0, 3, 16})
+    CHECK_THROWS_AS(decode_reduced(jpeg(color), 3, "x", [&](int, int) { return wrong; }), UsageError);
 }
 
 TEST_CASE("CMYK JPEG is inverted and multiplied by its key") {

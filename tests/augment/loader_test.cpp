@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <set>
 
 #include "augment/evaluation_images.h"
@@ -236,6 +237,85 @@ TEST_CASE("a run without local crops has no local rows") {
   config.augment.local_crops_number = 0;
   config.steps = 1;
   CHECK(batches_of(dataset, config)[0].locals.empty());
+}
+
+// A class of one photograph and one of a small picture.
+std::string photographs(const TemporaryFolder& folder) {
+  Image large(900, 1200, 3);
+  for (size_t i = 0; i < large.pixels.size(); ++i) {
+    const double y = static_cast<double>(i / 3 / 1200), x = static_cast<double>(i / 3 % 1200);
+    large.pixels[i] = static_cast<uint8_t>(128 + 60 * std::sin(x / 20 + double(i % 3)) + 60 * std::sin(y / 20));
+  }
+  folder.write("large/a.jpg", jpeg(large, 95));
+  folder.write("small/b.jpg", jpeg(pattern(24, 28), 95));
+  return folder.path();
+}
+
+// Crops of which the smallest still has 16 times its size, so that the photograph is read at an eighth.
+LoaderConfig photograph_config(bool fast) {
+  LoaderConfig config = small_config();
+  config.augment.global_crops_scale = {0.5f, 1.0f};
+  config.augment.local_crops_scale = {0.2f, 0.5f};
+  config.augment.mean = {0, 0, 0};
+  config.augment.deviation = std::vector<float>(3, 1.0f / 255);
+  config.batch_size = 2;
+  config.shuffle = false;
+  config.fast_decode = fast;
+  return config;
+}
+
+TEST_CASE("fast decoding shows the same boxes with nearly the same pixels, and small pictures with the same bits") {
+  const TemporaryFolder folder;
+  const auto dataset = Dataset::open(photographs(folder));
+  LoaderConfig config = photograph_config(false);
+  // Solarization turns a difference of 1 at level 128 into one of 254; the rest changes differences by little.
+  config.augment.solarize_prob = 0;
+  const std::vector<Batch> exact = batches_of(*dataset, config);
+  config.fast_decode = true;
+  const std::vector<Batch> fast = batches_of(*dataset, config);
+  double difference = 0, count = 0;
+  const auto compare = [&](const std::vector<float>& a, const std::vector<float>& b, size_t size) {
+    REQUIRE(a.size() == b.size());
+    for (size_t at = 0; at < a.size(); at += 2 * size) {
+      for (size_t i = at; i < at + size; ++i, ++count) difference += std::abs(static_cast<double>(a[i] - b[i]));
+      CHECK(std::equal(a.begin() + static_cast<ptrdiff_t>(at + size), a.begin() + static_cast<ptrdiff_t>(at + 2 * size),
+                       b.begin() + static_cast<ptrdiff_t>(at + size)));
+    }
+  };
+  for (size_t i = 0; i < exact.size(); ++i) {
+    CHECK(exact[i].samples == fast[i].samples);
+    compare(exact[i].globals, fast[i].globals, 16 * 16 * 3);
+    compare(exact[i].locals, fast[i].locals, 8 * 8 * 3);
+  }
+  CHECK(difference > 0);
+  // In levels of 256: 0.63. Boxes rounded to whole pixels of the smaller image give 4.3.
+  INFO(difference / count);
+  CHECK(difference / count < 1.5);
+}
+
+TEST_CASE("with fast decoding the smaller image is what crops are made from, rendered here or on a GPU") {
+  const TemporaryFolder folder;
+  const auto dataset = Dataset::open(photographs(folder));
+  LoaderConfig config = photograph_config(true);
+  config.steps = 1;
+  const Batch batch = batches_of(*dataset, config)[0];
+  const Image eighth = dataset->load_reduced(0, [](int, int) { return 8; });
+  CHECK((eighth.height == 113 && eighth.width == 150));
+  CropScratch scratch;
+  std::vector<float> expected(16 * 16 * 3);
+  for (int crop = 0; crop < 2; ++crop) {
+    CropPlan plan = plan_crop(config.augment, 900, 1200, 0, crop);
+    plan.reduction = 8;
+    render_crop(config.augment, eighth, plan, expected.data(), scratch);
+    CHECK(std::equal(expected.begin(), expected.end(), &batch.globals[size_t(crop) * 2 * expected.size()]));
+  }
+  const auto packed_bytes = [&] {
+    config.decode_only = true;
+    return batches_of(*dataset, config)[0].images.bytes();
+  };
+  const size_t reduced = packed_bytes();
+  config.fast_decode = false;
+  CHECK(packed_bytes() > reduced + 900 * 1200 * 3 * 9 / 10);
 }
 
 TEST_CASE("evaluation images are centre crops, and unreadable ones are listed and zero") {

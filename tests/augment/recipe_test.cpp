@@ -149,6 +149,35 @@ TEST_CASE("a jitter of strength 0 leaves its operation out and changes nothing e
   }
 }
 
+TEST_CASE("an image is read only so small that no crop has fewer pixels than it asks for") {
+  const auto plan_of = [](int height, int width, int size) {
+    CropPlan plan{};
+    plan.box = {0, 0, height, width};
+    plan.size = size;
+    return plan;
+  };
+  const auto reduction = [](std::vector<CropPlan> plans) { return reduction_for(plans); };
+  CHECK(reduction({plan_of(3000, 4000, 224)}) == 8);
+  CHECK(reduction({plan_of(8 * 224, 8 * 224, 224)}) == 8);
+  CHECK(reduction({plan_of(8 * 224, 8 * 224 - 1, 224)}) == 4);
+  CHECK(reduction({plan_of(4 * 224 - 1, 4000, 224)}) == 2);
+  CHECK(reduction({plan_of(375, 500, 224)}) == 1);
+  CHECK(reduction({plan_of(100, 100, 224)}) == 1);
+  CHECK(reduction({plan_of(3000, 4000, 224), plan_of(700, 500, 96)}) == 4);
+}
+
+TEST_CASE("a box lies in a smaller image where it lies in the whole one") {
+  CropPlan plan{};
+  plan.box = {13, 40, 30, 50};  // top, left, height, width
+  const CropSource whole = source_of(plan);
+  CHECK((whole.pixels.top == 13 && whole.pixels.left == 40 && whole.pixels.height == 30 && whole.pixels.width == 50));
+  CHECK((whole.part.top == 0 && whole.part.left == 0 && whole.part.bottom == 30 && whole.part.right == 50));
+  plan.reduction = 4;  // rows 3.25 to 10.75, columns 10 to 22.5
+  const CropSource reduced = source_of(plan);
+  CHECK((reduced.pixels.top == 3 && reduced.pixels.left == 10 && reduced.pixels.height == 8 && reduced.pixels.width == 13));
+  CHECK((reduced.part.top == 0.25f && reduced.part.left == 0 && reduced.part.bottom == 7.75f && reduced.part.right == 12.5f));
+}
+
 TEST_CASE("rendering executes the plan step by step") {
   const Image image = fixtures::pattern(60, 80);
   AugmentConfig config;

@@ -106,6 +106,18 @@ TEST_CASE("precision auto is bf16 for transformers where the processor multiplie
   CHECK(precision_of_run("other", "") == "bf16");
 }
 
+TEST_CASE("a run goes on with another option than before, and names it") {
+  const Folder folder;
+  const std::string run = testing::small_arguments(testing::make_images(folder, 12), folder / "run");
+  REQUIRE(run_program(run + " --steps 1").code == 0);
+  const auto outcome = run_program(run + " --steps 2 --fast-decode");
+  CHECK(outcome.code == 0);
+  CHECK_THAT(outcome.err, Catch::Contains("going on at step 1"));
+  CHECK_THAT(outcome.err, Catch::Contains("--fast-decode is now true; it was false"));
+  std::ifstream config(folder / "run/config.json");
+  CHECK(nlohmann::json::parse(config)["fast-decode"] == true);
+}
+
 TEST_CASE("a run leaves what the contract names") {
   const Folder folder;
   const std::string images = testing::make_images(folder, 12);
