@@ -16,7 +16,7 @@
 #include "kernels/philox.h"
 
 // Times decoding and augmentation, each alone on one thread, and the loader that does both:
-//   loader_bench [--data FOLDER] [--workers 1 2] [--seconds S] [--json]
+//   loader_bench [--data FOLDER] [--fast-decode] [--workers 1 2] [--seconds S] [--json]
 
 namespace dino::bench {
 namespace {
@@ -98,11 +98,10 @@ void write_jpeg(const std::string& path, const Image& image) {
   check(std::fclose(file) == 0, path, ": cannot write");
 }
 
-std::string make_jpegs(const std::filesystem::path& folder) {
-  constexpr int kImages = 64;
+std::string make_jpegs(const std::filesystem::path& folder, int count, int height, int width) {
   std::filesystem::create_directories(folder);
-  for (int i = 0; i < kImages; ++i)
-    write_jpeg((folder / str(i, ".jpg")).string(), synthetic_image(375, 500, static_cast<uint64_t>(i)));
+  for (int i = 0; i < count; ++i)
+    write_jpeg((folder / str(i, ".jpg")).string(), synthetic_image(height, width, static_cast<uint64_t>(i)));
   return folder.string();
 }
 
@@ -149,10 +148,14 @@ double augment_ms(const Dataset& dataset, const AugmentConfig& config, double se
 }
 
 /// Images per second that a consumer gets who does nothing with them.
-double images_per_second(const Dataset& dataset, const AugmentConfig& augment, int workers, double seconds) {
+double images_per_second(const Dataset& dataset, const AugmentConfig& augment, int workers, bool fast_decode,
+                         double seconds) {
   const auto batch = static_cast<int>(std::min<size_t>(32, dataset.size()));
-  Loader loader(dataset,
-                {.augment = augment, .batch_size = batch, .workers = workers, .steps = int64_t{1} << 40});
+  Loader loader(dataset, {.augment = augment,
+                          .batch_size = batch,
+                          .workers = workers,
+                          .steps = int64_t{1} << 40,
+                          .fast_decode = fast_decode});
   const auto next = [&] { loader.recycle(loader.next()); };
   for (int i = 0; i < 4; ++i) next();  // what the queue holds was made before
   return batch / time_calls(seconds, 4, next).mean;
@@ -163,17 +166,24 @@ struct LoaderCase {
   AugmentConfig augment;
 };
 
-nlohmann::json measure(const LoaderCase& c, const std::vector<int>& workers, double seconds) {
+struct Measurement {
+  std::vector<int> workers = {1, 2};
+  double seconds = 3;
+  bool loader_only = false, fast_decode = false;
+};
+
+nlohmann::json measure(const LoaderCase& c, const Measurement& m) {
   const auto dataset = Dataset::open(c.data, c.augment.channels);
   nlohmann::json result = {{"name", c.name},
                            {"views", str("2x", c.augment.global_crops_size, " + ",
                                          c.augment.local_crops_number, "x", c.augment.local_crops_size)},
                            {"images", dataset->size()},
-                           {"decode_ms", decode_ms(*dataset, seconds)},
-                           {"augment_ms", augment_ms(*dataset, c.augment, seconds)}};
-  for (const int count : workers)
+                           {"decode_ms", m.loader_only ? 0 : decode_ms(*dataset, m.seconds)},
+                           {"augment_ms", m.loader_only ? 0 : augment_ms(*dataset, c.augment, m.seconds)}};
+  for (const int count : m.workers)
     result["loader"].push_back(
-        {{"workers", count}, {"images_per_s", images_per_second(*dataset, c.augment, count, seconds)}});
+        {{"workers", count},
+         {"images_per_s", images_per_second(*dataset, c.augment, count, m.fast_decode, m.seconds)}});
   return result;
 }
 
@@ -191,15 +201,18 @@ void print_row(const nlohmann::json& r) {
 int run(int argc, char** argv) {
   CLI::App app("Times decoding and augmentation, alone and in the loader.", "loader_bench");
   std::string data;
-  std::vector<int> workers = {1, 2};
-  double seconds = 3;
+  Measurement m;
+  AugmentConfig large;
   bool json = false;
   app.add_option("--data", data,
                  "Images for the large case, as in training (default: 64 synthetic JPEGs of 500x375)");
-  app.add_option("--workers", workers, "Numbers of loader threads")
+  app.add_option("--local-crops", large.local_crops_number, "Local crops of the large cases")->capture_default_str();
+  app.add_option("--workers", m.workers, "Numbers of loader threads")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--seconds", seconds, "Time for each measurement")->capture_default_str();
+  app.add_flag("--fast-decode", m.fast_decode, "As in training; for the loader, not for the decoding alone");
+  app.add_flag("--loader-only", m.loader_only, "Time neither decoding nor augmentation alone, nor other images than --data");
+  app.add_option("--seconds", m.seconds, "Time for each measurement")->capture_default_str();
   app.add_flag("--json", json, "Print one JSON object instead of a table");
   CLI11_PARSE(app, argc, argv);
 
@@ -208,18 +221,23 @@ int run(int argc, char** argv) {
   small.global_crops_size = 32;
   small.local_crops_size = 16;
   small.local_crops_number = 6;
-  const std::vector<LoaderCase> cases = {
-      {data.empty() ? "500x375 JPEG" : data, data.empty() ? make_jpegs(folder.path() / "jpegs") : data, {}},
-      {"32x32 raw", make_cifar(folder.path() / "data_batch_1.bin"), small}};
+  std::vector<LoaderCase> cases;
+  if (data.empty()) {
+    cases.push_back({"500x375 JPEG", make_jpegs(folder.path() / "jpegs", 64, 375, 500), large});
+    cases.push_back({"4000x3000 JPEG", make_jpegs(folder.path() / "large", 2, 3000, 4000), large});
+  } else {
+    cases.push_back({data, data, large});
+  }
+  if (!m.loader_only) cases.push_back({"32x32 raw", make_cifar(folder.path() / "data_batch_1.bin"), small});
 
   if (!json) {
     std::printf("%-28s %-13s %9s %10s", "images", "views", "decode ms", "augment ms");
-    for (const int count : workers) std::printf(" %10s", str("img/s (", count, ")").c_str());
+    for (const int count : m.workers) std::printf(" %10s", str("img/s (", count, ")").c_str());
     std::printf("\n");
   }
   nlohmann::json rows = nlohmann::json::array();
   for (const LoaderCase& c : cases) {
-    rows.push_back(measure(c, workers, seconds));
+    rows.push_back(measure(c, m));
     if (!json) print_row(rows.back());
   }
   if (json) std::printf("%s\n", nlohmann::json{{"cases", rows}}.dump(2).c_str());

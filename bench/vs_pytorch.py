@@ -3,9 +3,11 @@
 
   bench/vs_pytorch.py ops --ours build/release/bench/ops_bench [--filter linear]
   bench/vs_pytorch.py steps --ours build/release/bench/step_bench [--precision bf16] [--filter micro] [--json FILE]
+  bench/vs_pytorch.py loader --ours build/release/bench/loader_bench --data photos [--json FILE]
 
 On a GPU: --device cuda, and cuda_bench for `ops`. `ops` times single operations, ours and then PyTorch's. `steps` times
-whole training steps, ours and PyTorch's in turns, since other programs disturb both.
+whole training steps, `loader` the making of crops from files, ours and PyTorch's in turns, since other programs disturb
+both.
 """
 import argparse
 import contextlib
@@ -462,6 +464,13 @@ def machine(args):
             "precision": args.precision, "rounds": args.rounds, "seconds": args.seconds}
 
 
+def compare_loaders(args):
+    import vs_pytorch_loader  # needs torchvision and Pillow, as the others do not
+    result = vs_pytorch_loader.compare(args)
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps(machine(args) | result, indent=2) + "\n")
+
+
 def modes_of(text):
     modes = text.split(",")
     if not set(modes) <= {"eager", "compile", "autotune"}:
@@ -474,23 +483,28 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     ops = commands.add_parser("ops", help="single operations")
     steps = commands.add_parser("steps", help="whole training steps")
+    loader = commands.add_parser("loader", help="crops from image files, with torchvision and Pillow, one thread each")
+    loader.set_defaults(device="cpu", precision="f32", threads=1)
+    loader.add_argument("--data", required=True, help="a folder of JPEGs")
+    for command in ops, steps, loader:
+        command.add_argument("--ours", required=True, help="our bench: ops_bench or cuda_bench, step_bench, loader_bench")
     for command in ops, steps:
-        command.add_argument("--ours", required=True, help="our bench: ops_bench or cuda_bench for ops, step_bench for steps")
         command.add_argument("--filter", default="", help="only what has this in its name")
         command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
         command.add_argument("--precision", choices=["f32", "bf16"], default="f32")
         command.add_argument("--threads", type=int, default=torch.get_num_threads())
-    steps.add_argument("--rounds", type=int, default=5)
-    steps.add_argument("--seconds", type=float, default=5, help="time of each program in each round (at least 5 steps)")
+    for command in steps, loader:
+        command.add_argument("--rounds", type=int, default=5)
+        command.add_argument("--seconds", type=float, default=5, help="time of each program in each round (or a little more)")
+        command.add_argument("--json", metavar="FILE", help="write all figures to this file")
     steps.add_argument("--modes", type=modes_of, default="eager,compile", help="of PyTorch: eager, compile, autotune (slow to start)")
-    steps.add_argument("--json", metavar="FILE", help="write all figures to this file")
     args = parser.parse_args()
     if not os.access(args.ours, os.X_OK):
         sys.exit(f"{args.ours} is missing; build it first: see bench/README.md")
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("PyTorch finds no GPU")
     print(f"PyTorch {torch.__version__}, {args.device}, {args.precision}, {args.threads} threads")
-    return compare_ops(args) if args.command == "ops" else compare_steps(args)
+    return {"ops": compare_ops, "steps": compare_steps, "loader": compare_loaders}[args.command](args)
 
 
 if __name__ == "__main__":
