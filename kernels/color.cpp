@@ -7,7 +7,7 @@
 #include "kernels/color_math.h"
 
 // Highway compiles everything between BEFORE_NAMESPACE and AFTER_NAMESPACE once for each instruction set. The
-// loops are plain: the compiler turns them into vector code.
+// plain loops are such that the compiler turns them into vector code.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/color.cpp"
 #include <hwy/foreach_target.h>
@@ -17,76 +17,120 @@ HWY_BEFORE_NAMESPACE();
 namespace dino::HWY_NAMESPACE {
 namespace {
 
+namespace hn = hwy::HWY_NAMESPACE;
+
 void blend_row(uint8_t* row, size_t bytes, int base, float factor) {
   for (size_t i = 0; i < bytes; ++i) row[i] = blend(base, row[i], factor);
 }
 
-void saturation_row(uint8_t* row, int width, float factor) {
-  for (int x = 0; x < width; ++x) {
-    uint8_t* pixel = row + 3 * x;
-    const int gray = luma(pixel[0], pixel[1], pixel[2]);
-    pixel[0] = blend(gray, pixel[0], factor);
-    pixel[1] = blend(gray, pixel[1], factor);
-    pixel[2] = blend(gray, pixel[2], factor);
-  }
+using D32 = hn::CappedTag<int32_t, 16>;
+using Whole = hn::Vec<D32>;
+
+// `hue_parts`, `hue_saturation`, `hue_levels` and `red_of` to `blue_of` for a vector of pixels. Written out, because the
+// compiler makes no vector code of so many choices.
+HWY_INLINE void turn_hues(Whole& red, Whole& green, Whole& blue, int shift) {
+  const D32 d;
+  const hn::RebindToFloat<D32> df;
+  const auto real = [&](Whole x) HWY_ATTR { return hn::ConvertTo(df, x); };
+  const auto whole = [&](auto x) HWY_ATTR { return hn::ConvertTo(d, x); };
+  const auto at_least_1 = [&](Whole x) HWY_ATTR { return hn::Max(x, hn::Set(d, 1)); };
+  const auto zero = hn::Zero(d);
+
+  const auto high = hn::Max(red, hn::Max(green, blue)), low = hn::Min(red, hn::Min(green, blue));
+  const auto range = hn::Sub(high, low);
+  const auto from_red = hn::Eq(red, high), from_green = hn::Eq(green, high);
+  const auto base = hn::IfThenElse(from_red, zero, hn::IfThenElse(from_green, hn::Set(d, 2), hn::Set(d, 4)));
+  const auto plus = hn::IfThenElse(from_red, blue, hn::IfThenElse(from_green, red, green));
+  const auto minus = hn::IfThenElse(from_red, green, hn::IfThenElse(from_green, blue, red));
+
+  const auto plus_is_whole = hn::Eq(plus, low);
+  const auto other = real(hn::Sub(high, hn::IfThenElse(plus_is_whole, minus, plus)));
+  const auto part = hn::Div(other, real(at_least_1(range)));
+  const auto step = hn::IfThenElse(plus_is_whole, hn::Set(d, 1), hn::Set(d, -1));
+  const auto from = real(hn::IfThenElse(hn::Eq(range, zero), zero, hn::Add(base, step)));
+  const auto sixths =
+      hn::IfThenElse(hn::RebindMask(df, plus_is_whole), hn::Sub(from, part), hn::Add(from, part));
+  const auto turn = hn::Div(sixths, hn::Set(df, 6.0f));
+  const auto position = hn::IfThenElse(hn::Lt(turn, hn::Zero(df)), hn::Add(turn, hn::Set(df, 1.0f)), turn);
+  const auto hue =
+      hn::And(hn::Add(whole(hn::Mul(position, hn::Set(df, 255.0f))), hn::Set(d, shift)), hn::Set(d, 255));
+  const auto saturation =
+      real(whole(hn::Mul(hn::Div(real(range), real(at_least_1(high))), hn::Set(df, 255.0f))));
+
+  const auto sector = hn::ShiftRight<16>(hn::Mul(hn::Add(hue, hue), hn::Set(d, kSectorFactor)));
+  const auto rise = real(hn::Sub(hn::Add(hue, hue), hn::Mul(sector, hn::Set(d, kHueSector))));
+  const auto value = real(high);
+  const auto level = [&](auto x) HWY_ATTR {
+    const auto scaled = hn::Mul(value, hn::Sub(hn::Set(df, kHueUnit), hn::Mul(saturation, x)));
+    return whole(hn::Mul(hn::Add(hn::Add(scaled, scaled), hn::Set(df, kHueUnit)), hn::Set(df, 0.5f / kHueUnit)));
+  };
+  const auto full = hn::Set(df, static_cast<float>(kHueSector));
+  const auto lowest = level(full), falling = level(rise), rising = level(hn::Sub(full, rise));
+
+  const auto in = [&](int number) HWY_ATTR { return hn::Eq(sector, hn::Set(d, number)); };
+  const auto choose = [&](int a, Whole from_a, int b, Whole from_b, int c, int e, Whole from_ce, Whole otherwise) HWY_ATTR {
+    return hn::IfThenElse(
+        in(a), from_a, hn::IfThenElse(in(b), from_b, hn::IfThenElse(hn::Or(in(c), in(e)), from_ce, otherwise)));
+  };
+  red = choose(1, falling, 4, rising, 2, 3, lowest, high);
+  green = choose(0, rising, 3, falling, 1, 2, high, hn::IfThenElse(in(6), rising, lowest));
+  blue = choose(2, rising, 5, falling, 3, 4, high, lowest);
 }
 
-// Pixels change places with planes around the arithmetic: loops with a step of three bytes do not become
-// vector code.
-struct Planes {
-  static constexpr int kPixels = 64;
-  int a[kPixels], b[kPixels], c[kPixels];
-};
+// Calls `change(red, green, blue)` with the whole numbers of as many pixels as a vector holds, until the row is done.
+template <class Change>
+HWY_INLINE void for_pixels(uint8_t* row, int width, const Change& change) {
+  const D32 d;
+  const hn::Rebind<uint8_t, D32> d8;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const auto change_at = [&](uint8_t* pixels) HWY_ATTR {
+    hn::Vec<decltype(d8)> bytes[3];
+    hn::LoadInterleaved3(d8, pixels, bytes[0], bytes[1], bytes[2]);
+    Whole red = hn::PromoteTo(d, bytes[0]), green = hn::PromoteTo(d, bytes[1]), blue = hn::PromoteTo(d, bytes[2]);
+    change(red, green, blue);
+    hn::StoreInterleaved3(hn::DemoteTo(d8, red), hn::DemoteTo(d8, green), hn::DemoteTo(d8, blue), d8, pixels);
+  };
+  int x = 0;
+  for (; x + lanes <= width; x += lanes) change_at(row + 3 * x);
+  if (x >= width) return;
+  uint8_t rest[3 * 16] = {};
+  std::memcpy(rest, row + 3 * x, size_t(width - x) * 3);
+  change_at(rest);
+  std::memcpy(row + 3 * x, rest, size_t(width - x) * 3);
+}
 
-void turn_hues(Planes& rgb, int shift) {
-  constexpr int n = Planes::kPixels;
-  int high[n], range[n], base[n], plus[n], minus[n], hue[n], saturation[n], sector[n], lowest[n], falling[n],
-      rising[n];
-  for (int i = 0; i < n; ++i) {
-    const HueParts parts = hue_parts(rgb.a[i], rgb.b[i], rgb.c[i]);
-    high[i] = parts.high;
-    range[i] = parts.range;
-    base[i] = parts.base;
-    plus[i] = parts.plus;
-    minus[i] = parts.minus;
-  }
-  for (int i = 0; i < n; ++i) {
-    const HueSaturation turned = hue_saturation({high[i], range[i], base[i], plus[i], minus[i]});
-    hue[i] = (turned.hue + shift) & 255;
-    saturation[i] = turned.saturation;
-  }
-  for (int i = 0; i < n; ++i) {
-    const HueLevels levels = hue_levels(hue[i], saturation[i], high[i]);
-    sector[i] = levels.sector;
-    lowest[i] = levels.lowest;
-    falling[i] = levels.falling;
-    rising[i] = levels.rising;
-  }
-  for (int i = 0; i < n; ++i) {
-    const HueLevels levels{sector[i], lowest[i], falling[i], rising[i]};
-    rgb.a[i] = red_of(levels, high[i]);
-    rgb.b[i] = green_of(levels, high[i]);
-    rgb.c[i] = blue_of(levels, high[i]);
-  }
+HWY_INLINE Whole luma_of(Whole red, Whole green, Whole blue) {
+  const D32 d;
+  const auto sum = hn::Add(hn::Add(hn::Mul(red, hn::Set(d, kLumaRed)), hn::Mul(green, hn::Set(d, kLumaGreen))),
+                           hn::Add(hn::Mul(blue, hn::Set(d, kLumaBlue)), hn::Set(d, kLumaHalf)));
+  return hn::ShiftRight<16>(sum);
 }
 
 void hue_row(uint8_t* row, int width, int shift) {
-  Planes rgb{};
-  for (int x0 = 0; x0 < width; x0 += Planes::kPixels) {
-    const int pixels = std::min(Planes::kPixels, width - x0);
-    uint8_t* tile = row + 3 * x0;
-    for (int x = 0; x < pixels; ++x) {
-      rgb.a[x] = tile[3 * x];
-      rgb.b[x] = tile[3 * x + 1];
-      rgb.c[x] = tile[3 * x + 2];
-    }
-    turn_hues(rgb, shift);
-    for (int x = 0; x < pixels; ++x) {
-      tile[3 * x] = static_cast<uint8_t>(rgb.a[x]);
-      tile[3 * x + 1] = static_cast<uint8_t>(rgb.b[x]);
-      tile[3 * x + 2] = static_cast<uint8_t>(rgb.c[x]);
-    }
-  }
+  for_pixels(row, width,
+             [&](Whole& red, Whole& green, Whole& blue) HWY_ATTR { turn_hues(red, green, blue, shift); });
+}
+
+void saturation_row(uint8_t* row, int width, float factor) {
+  const D32 d;
+  const hn::RebindToFloat<D32> df;
+  for_pixels(row, width, [&](Whole& red, Whole& green, Whole& blue) HWY_ATTR {
+    const auto gray = luma_of(red, green, blue);
+    // `blend`; the cut to [0, 255] is that of the conversion to bytes.
+    const auto blended = [&](Whole value) HWY_ATTR {
+      const auto away = hn::Mul(hn::Set(df, factor), hn::ConvertTo(df, hn::Sub(value, gray)));
+      return hn::ConvertTo(d, hn::Add(hn::ConvertTo(df, gray), away));
+    };
+    red = blended(red);
+    green = blended(green);
+    blue = blended(blue);
+  });
+}
+
+void gray_row(uint8_t* row, int width) {
+  for_pixels(row, width, [](Whole& red, Whole& green, Whole& blue) HWY_ATTR {
+    red = green = blue = luma_of(red, green, blue);
+  });
 }
 
 uint64_t luma_sum(const uint8_t* row, int width) {
@@ -111,6 +155,7 @@ namespace {
 HWY_EXPORT(blend_row);
 HWY_EXPORT(saturation_row);
 HWY_EXPORT(hue_row);
+HWY_EXPORT(gray_row);
 HWY_EXPORT(luma_sum);
 HWY_EXPORT(solarize_row);
 
@@ -163,13 +208,7 @@ void adjust_hue(MutableImageView image, float factor) {
 
 void to_grayscale(MutableImageView image) {
   if (image.channels != 3) return;
-  for (int y = 0; y < image.height; ++y) {
-    uint8_t* row = image.row(y);
-    for (int x = 0; x < image.width; ++x) {
-      const uint8_t gray = luma(row[3 * x], row[3 * x + 1], row[3 * x + 2]);
-      row[3 * x] = row[3 * x + 1] = row[3 * x + 2] = gray;
-    }
-  }
+  for (int y = 0; y < image.height; ++y) HWY_DYNAMIC_DISPATCH(gray_row)(image.row(y), image.width);
 }
 
 void solarize(MutableImageView image) {

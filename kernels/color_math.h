@@ -17,8 +17,9 @@ struct ColorStep {
 };
 
 /// Gray value of a pixel (ITU-R 601-2 luma in 16-bit fixed point).
+inline constexpr int kLumaRed = 19595, kLumaGreen = 38470, kLumaBlue = 7471, kLumaHalf = 1 << 15;
 DINO_HOST_DEVICE inline uint8_t luma(int red, int green, int blue) {
-  return static_cast<uint8_t>((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16);
+  return static_cast<uint8_t>((kLumaRed * red + kLumaGreen * green + kLumaBlue * blue + kLumaHalf) >> 16);
 }
 
 /// `base` + factor * (value - base), cut to [0, 255] and truncated. Factor 0 gives `base`, 1 gives `value`.
@@ -32,8 +33,9 @@ DINO_HOST_DEVICE inline uint8_t blend(int base, int value, float factor) {
 DINO_HOST_DEVICE inline int larger(int x, int y) { return x > y ? x : y; }
 DINO_HOST_DEVICE inline int smaller(int x, int y) { return x < y ? x : y; }
 
-// Red, green, blue to hue, saturation, value and back, in stages: whole numbers choose, floats compute, whole
-// numbers choose. A loop over one stage becomes vector code; a loop over all would not.
+// Red, green, blue to hue, saturation, value and back, in stages. Pillow computes in doubles; here are the shortest
+// steps in f32 that give the same for every colour and every turned hue, which tests/augment/color_test.cpp shows by
+// trying all of them. kernels/color.cpp has the same steps for vectors.
 
 /// What a hue is made of: in sixths of the circle it is base + (plus - minus) / range.
 struct HueParts {
@@ -56,13 +58,15 @@ struct HueSaturation {
 };
 
 DINO_HOST_DEVICE inline HueSaturation hue_saturation(const HueParts& parts) {
-  const float range = static_cast<float>(larger(parts.range, 1));
+  // One of plus / range and minus / range is 1, so one division and one sum, rounded once each, make the sixths.
+  const bool plus_is_whole = parts.plus == parts.range;
+  const float other = static_cast<float>(plus_is_whole ? parts.minus : parts.plus);
+  const float part = other / static_cast<float>(larger(parts.range, 1));
+  const int from = plus_is_whole ? parts.base + 1 : parts.base - 1;
+  const float sixths = static_cast<float>(parts.range == 0 ? 0 : from) + (plus_is_whole ? -part : part);
+  const float turn = sixths / 6.0f, hue = turn + (turn < 0.0f ? 1.0f : 0.0f);
   const float saturation = static_cast<float>(parts.range) / static_cast<float>(larger(parts.high, 1));
-  const float plus = static_cast<float>(parts.plus) / range, minus = static_cast<float>(parts.minus) / range;
-  const float sixths = static_cast<float>(static_cast<double>(parts.base) + plus - minus);
-  const double turn = sixths / 6.0 + 1.0;  // in [5/6, 2)
-  const float hue = static_cast<float>(turn - (turn >= 1.0 ? 1.0 : 0.0));
-  return {smaller(static_cast<int>(hue * 255.0), 255), smaller(static_cast<int>(saturation * 255.0), 255)};
+  return {static_cast<int>(hue * 255.0f), static_cast<int>(saturation * 255.0f)};
 }
 
 /// The levels between which the channels of a colour change in one of six sectors of the hue circle.
@@ -71,15 +75,24 @@ struct HueLevels {
   int lowest, falling, rising;
 };
 
+/// An 8-bit hue of 85 lies two sixths up the circle; position in a sector and saturation have one unit together.
+inline constexpr int kHueSector = 85;
+inline constexpr float kHueUnit = 255 * kHueSector;
+/// hue * 2 * kSectorFactor >> 16 is hue * 2 / kHueSector.
+inline constexpr int kSectorFactor = 772;
+
+/// value * (1 - saturation / 255 * part / kHueSector), rounded. All steps but the last are exact, and the quotient keeps
+/// further from whole numbers than the last one errs.
+DINO_HOST_DEVICE inline int hue_level(float value, float saturation, float part) {
+  const float scaled = value * (kHueUnit - saturation * part);
+  return static_cast<int>((scaled + scaled + kHueUnit) * (0.5f / kHueUnit));
+}
+
 DINO_HOST_DEVICE inline HueLevels hue_levels(int hue, int saturation, int value) {
-  const double position = hue * 6.0 / 255.0;
-  const int sector = static_cast<int>(position);
-  const float f = static_cast<float>(position - sector);
-  const float s = static_cast<float>(saturation / 255.0);
-  const double v = value;
-  // Rounding half up by + 0.5 is exact here: the products are multiples of 2^-40 below 256.
-  return {sector, static_cast<int>(v * (1.0 - s) + 0.5), static_cast<int>(v * (1.0 - s * f) + 0.5),
-          static_cast<int>(v * (1.0 - s * (1.0 - f)) + 0.5)};
+  const int sector = (2 * hue * kSectorFactor) >> 16;
+  const float part = static_cast<float>(2 * hue - kHueSector * sector), full = static_cast<float>(kHueSector);
+  const float s = static_cast<float>(saturation), v = static_cast<float>(value);
+  return {sector, hue_level(v, s, full), hue_level(v, s, part), hue_level(v, s, full - part)};
 }
 
 DINO_HOST_DEVICE inline int red_of(const HueLevels& at, int value) {
