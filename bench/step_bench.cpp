@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "bench/busy_neighbour.h"
 #include "bench/gpu_machine.h"
 #include "kernels/cuda_memory.h"
 #include "kernels/philox.h"
@@ -124,15 +125,47 @@ Tensor random_crops(Context& context, int64_t images, int64_t size, int64_t chan
   return tensor;
 }
 
+/// Steps alone and beside a process that takes half a processor, in turns.
+struct Contention {
+  std::vector<double> speeds;  ///< of each turn, sorted: median time alone over median time beside it
+  double neighbour = 0;        ///< the share of a processor that it had
+  double alone = 0, beside = 0;  ///< processors that the steps had, waiting in short loops included
+};
+
+template <class Step>
+Contention contend(int turns, double seconds, const Step& step) {
+  Contention result;
+  // Median time, and processors that this process had meanwhile.
+  const auto measure = [&] {
+    const auto begin = Clock::now();
+    const double used = processor_seconds(RUSAGE_SELF);
+    const double median = time_calls(seconds, 5, step).median;
+    return std::pair(median, (processor_seconds(RUSAGE_SELF) - used) / seconds_since(begin));
+  };
+  for (int turn = 0; turn < turns; ++turn) {
+    const auto [alone, processors_alone] = measure();
+    BusyNeighbour neighbour;
+    const auto [beside, processors_beside] = measure();
+    result.neighbour += neighbour.end() / turns;
+    result.alone += processors_alone / turns;
+    result.beside += processors_beside / turns;
+    result.speeds.push_back(alone / beside);
+  }
+  std::sort(result.speeds.begin(), result.speeds.end());
+  return result;
+}
+
 struct StepTimes {
   Times times;
   double flops;  ///< of one step
   size_t parameters;
   size_t arena_bytes;  ///< most that was used at one time: activations, gradients of activations, optimizer
                        ///< state
+  Contention contention;
 };
 
-StepTimes time_steps(Context& context, const Placement& placement, const TrainConfig& config, double seconds) {
+StepTimes time_steps(Context& context, const Placement& placement, const TrainConfig& config, double seconds,
+                     int turns) {
   Network student(network_config(config), placement, 0, /*gradients=*/true);
   Teacher teacher(network_config(config), teacher_kind(config), placement, 0);
   teacher.copy_from(student);
@@ -159,14 +192,15 @@ StepTimes time_steps(Context& context, const Placement& placement, const TrainCo
   runner.finish();
   // On a GPU a step is started while the one before runs, so a call takes as long as a step.
   const Times times = time_calls(seconds, 5, step);
+  const Contention contention = contend(turns, seconds, step);
   runner.finish();
   return {times, flops_of_step(config, student), static_cast<size_t>(student.parameters().parameter_count()),
-          runner.peak_bytes()};
+          runner.peak_bytes(), contention};
 }
 
 nlohmann::json report(const StepCase& c, const StepTimes& measured, double matmul_flops) {
   const double flops_per_second = measured.flops / measured.times.median;
-  return {{"name", c.name},
+  nlohmann::json result = {{"name", c.name},
           {"configuration", description(c.config)},
           {"step_ms_least", measured.times.least * 1e3},
           {"step_ms_median", measured.times.median * 1e3},
@@ -176,6 +210,14 @@ nlohmann::json report(const StepCase& c, const StepTimes& measured, double matmu
           {"of_matmul", flops_per_second / matmul_flops},
           {"parameters", measured.parameters},
           {"arena_mib", static_cast<double>(measured.arena_bytes) / (1 << 20)}};
+  if (const Contention& met = measured.contention; !met.speeds.empty())
+    result["beside_busy"] = {{"speed", met.speeds[met.speeds.size() / 2]},
+                             {"speed_low", met.speeds.front()},
+                             {"speed_high", met.speeds.back()},
+                             {"processors_alone", met.alone},
+                             {"processors_beside", met.beside},
+                             {"processors_of_neighbour", met.neighbour}};
+  return result;
 }
 
 void print_row(const nlohmann::json& r) {
@@ -184,6 +226,13 @@ void print_row(const nlohmann::json& r) {
               r["name"].get<std::string>().c_str(), r["configuration"].get<std::string>().c_str(),
               number("step_ms_least"), number("step_ms_median"), number("images_per_s"), number("step_gflop"),
               number("gflop_per_s"), number("of_matmul"), number("arena_mib"));
+  if (r.contains("beside_busy")) {
+    const auto& beside = r["beside_busy"];
+    const auto figure = [&](const char* key) { return beside[key].get<double>(); };
+    std::printf("  beside a process with %.2f processors: %.2f of the speed (turns: %.2f to %.2f) with %.2f of %.2f processors\n",
+                figure("processors_of_neighbour"), figure("speed"), figure("speed_low"), figure("speed_high"),
+                figure("processors_beside"), figure("processors_alone"));
+  }
   std::fflush(stdout);
 }
 
@@ -191,7 +240,7 @@ void print_row(const nlohmann::json& r) {
 
 int run(int argc, char** argv) {
   CLI::App app("Times whole training steps on random crops in memory.", "step_bench");
-  int threads = 0;
+  int threads = 0, turns = 0;
   double seconds = 10;
   std::string filter, device = "cpu", precision = "f32";
   bool json = false;
@@ -200,6 +249,7 @@ int run(int argc, char** argv) {
   app.add_option("--threads", threads, "0: one per processor");
   app.add_option("--seconds", seconds, "Time for each configuration (at least 5 steps)")
       ->capture_default_str();
+  app.add_option("--beside-busy", turns, "So many turns more, each alone and beside a process that takes half a processor");
   app.add_option("--filter", filter, "Only configurations whose name contains this");
   app.add_flag("--json", json, "Print one JSON object instead of a table");
   CLI11_PARSE(app, argc, argv);
@@ -230,7 +280,7 @@ int run(int argc, char** argv) {
                 "images/s", "GFLOP", "GFLOP/s", "of matmul", "arena MiB");
   }
   for (const StepCase& c : cases) {
-    rows.push_back(report(c, time_steps(context, placement, c.config, seconds), matmul));
+    rows.push_back(report(c, time_steps(context, placement, c.config, seconds, turns), matmul));
     if (!json) print_row(rows.back());
   }
   if (json)
