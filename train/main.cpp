@@ -53,6 +53,7 @@ int run_program(int argc, char** argv) {
   dino::add_features_command(app);
   dino::add_attention_command(app);
   dino::add_convert_command(app);
+  dino::add_report_command(app);
   dino::add_info_command(app);
   std::vector<std::string> arguments = normalized_arguments(argc, argv);
   std::reverse(arguments.begin(), arguments.end());  // the order that CLI11 takes

@@ -13,6 +13,7 @@ void add_eval_commands(CLI::App& parent);
 void add_features_command(CLI::App& parent);
 void add_attention_command(CLI::App& parent);
 void add_convert_command(CLI::App& parent);
+void add_report_command(CLI::App& parent);
 void add_info_command(CLI::App& parent);
 
 /// The commands under `eval`, for `add_eval_commands`.
