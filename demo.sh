@@ -53,5 +53,7 @@ echo
 entropy=$(tail -n 1 "$out/log.jsonl" | sed -E 's/.*"marginal_entropy":([0-9]+\.[0-9]{2})[0-9]*.*/\1/')
 echo "The mean target has an entropy of $entropy nats (all 512 prototypes equally often: 6.24; collapsed: near 0)."
 awk -v entropy="$entropy" 'BEGIN { print (entropy > 3 ? "The run did not collapse." : "THE RUN COLLAPSED.") }'
-echo "Results: $out/checkpoint.safetensors (everything), $out/log.jsonl (each logged step), $out/config.json (all options)."
+"$dino_engine" report --run "$out" --data "$test" >/dev/null
+echo "Results: $out/report.html (open it in a browser), $out/checkpoint.safetensors (everything), $out/log.jsonl (each logged step),"
+echo "         $out/config.json (all options)."
 echo "Next:    $dino_engine features --weights $out/checkpoint.safetensors --data $test --out $out/features.npy"

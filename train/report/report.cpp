@@ -26,6 +26,7 @@ figure { margin: 0; background: var(--card); border-radius: 8px; padding: 10px 1
 figcaption { font-weight: 600; } .legend { float: right; font-weight: 400; } .legend span { margin-left: 12px; }
 .legend i { display: inline-block; width: 14px; height: 0; border-top: 3px solid; margin-right: 5px; vertical-align: middle; }
 svg { width: 100%; height: auto; display: block; } svg text { fill: var(--faint); font-size: 12px; }
+@media (max-width: 600px) { svg text { font-size: 19px; } .legend { float: none; display: block; } }
 .grid { stroke: var(--grid); } .line { fill: none; stroke-width: 2; } .reference { stroke: var(--faint); stroke-dasharray: 5 4; }
 i.reference { border-top-style: dashed; color: var(--faint); }
 .c0 { stroke: var(--c0); color: var(--c0); } .c1 { stroke: var(--c1); color: var(--c1); }
