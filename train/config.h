@@ -70,6 +70,7 @@ struct TrainConfig {
   int64_t checkpoint_every_steps = 0;  ///< 0: at the end of each epoch
   int64_t saveckp_freq = 20, keep = 0;
   int64_t log_every = 10;
+  bool tensorboard = true;
   uint64_t seed = 0;
   int64_t shuffle_seed = 0;
   std::string device = "auto", precision = "auto";

@@ -208,6 +208,7 @@ void add_run(Builder& b, TrainConfig& c) {
   b.add("saveckp-freq", c.saveckp_freq, "epochs between checkpoints that are kept under their own name; 0: none");
   b.add("keep", c.keep, "how many of these to keep, newest first; 0: all");
   b.add("log-every", c.log_every, "steps between lines of the log");
+  b.add("tensorboard", c.tensorboard, "also write the log as an event file that TensorBoard reads");
   b.add("seed", c.seed, "of initial weights, crops and drop path");
   b.add("shuffle-seed", c.shuffle_seed, "of the order of the images");
   b.add("device", c.device, "auto, cpu or cuda");

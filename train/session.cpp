@@ -16,6 +16,7 @@
 #include "train/options.h"
 #include "train/progress.h"
 #include "train/signals.h"
+#include "train/tensorboard.h"
 
 namespace dino {
 namespace fs = std::filesystem;
@@ -99,6 +100,7 @@ class Session {
     TrainConfig shown = config;
     write_file((out / "config.json").string(), {bytes_of_text(to_json(options_of(shown)).dump(2) + "\n")});
     log_.emplace((out / "log.jsonl").string(), trainer_.step());
+    if (config.tensorboard && !trainer_.finished()) tensorboard_.emplace(config.out, trainer_.step());
     if (!config.val.empty()) validation_.emplace(config_, dataset);
   }
 
@@ -180,6 +182,7 @@ class Session {
       std::fprintf(stderr, "\nk-NN (k 20, T 0.07) after step %ld: %.2f\n", static_cast<long>(step + 1), line["knn_top1"].get<double>());
     }
     log_->write(line);
+    if (tensorboard_) tensorboard_->write(line);
   }
 
   bool checkpoint_due() const {
@@ -215,6 +218,7 @@ class Session {
   Trainer trainer_;
   std::string checkpoint_;
   std::optional<StepLog> log_;
+  std::optional<TensorBoardLog> tensorboard_;
   std::optional<Validation> validation_;
   int64_t bad_steps_ = 0;
 };
