@@ -169,12 +169,20 @@ class Session {
                            {"momentum", plan.scalars.teacher_momentum},
                            {"teacher_temp", plan.scalars.teacher_temp},
                            {"bad_images", done.bad_images.size()}};
-    if (std::isfinite(report.teacher_entropy)) {
-      line["teacher_entropy"] = report.teacher_entropy;
-      line["kl"] = report.loss - report.teacher_entropy;
-      line["marginal_entropy"] = report.marginal_entropy;
-      line["prototypes_used"] = report.prototypes_used;
-    }
+    const double half_life = teacher_half_life(trainer_.teacher().kind(), plan.scalars.teacher_momentum);
+    const std::pair<const char*, double> signs[] = {
+        {"teacher_entropy", report.teacher_entropy},
+        {"kl", report.loss - report.teacher_entropy},
+        {"loss_over_ln_out_dim", report.loss / std::log(static_cast<double>(config_.out_dim))},
+        {"marginal_entropy", report.marginal_entropy},
+        {"prototypes_used", report.prototypes_used},
+        {"center_norm", report.center_norm},
+        {"feature_std", report.features.deviation},
+        {"effective_rank", report.features.effective_rank},
+        {"teacher_half_life_steps", half_life},
+        {"teacher_half_life_epochs", half_life / static_cast<double>(trainer_.plan().steps_per_epoch)}};
+    for (const auto& [name, value] : signs)
+      if (std::isfinite(value)) line[name] = value;
     const auto epoch = (step + 1) / trainer_.plan().steps_per_epoch;
     const bool due = plan.last_of_epoch && epoch % config_.eval_every == 0;
     if (validation_ && (due || trainer_.finished())) {

@@ -1,6 +1,8 @@
 #include "train/step.h"
 
-#include <limits>
+#include <algorithm>
+#include <cmath>
+#include <numeric>
 
 namespace dino {
 namespace {
@@ -15,23 +17,28 @@ Tensor stack(Context& context, const Tensor& rows, const Tensor& more) {
   return rows.defined() ? run(context, ConcatRows{}, {rows, more})[ConcatRows::y] : more;
 }
 
+int64_t rows_of(const Tensor& tensor) { return tensor.defined() ? tensor.shape().rows() : 0; }
+
 std::vector<Tensor> all_crops(const Crops& crops) {
   return crops.locals.defined() ? std::vector{crops.globals, crops.locals} : std::vector{crops.globals};
 }
 
 }  // namespace
 
-Tensor train_step(TrainingState state, std::span<const Crops> micro_batches, const StepPlan& plan) {
+StepResult train_step(TrainingState state, std::span<const Crops> micro_batches, const StepPlan& plan) {
   auto& [context, student, teacher, loss, optimizer] = state;
   student.parameters().reset_gradients();
 
   const auto parts = static_cast<double>(micro_batches.size());
-  Tensor total_loss, logit_sums, all_targets;
+  Tensor total_loss, logit_sums, all_targets, all_features;
   int64_t teacher_rows = 0;
   for (const Crops& crops : micro_batches) {
-    const Tensor teacher_logits = teacher(context, crops.globals);
+    Tensor features = teacher.features(context, crops.globals);
+    const Tensor teacher_logits = teacher.logits(context, features);
     const Tensor targets = loss.targets(context, teacher_logits);
     if (plan.with_statistics) all_targets = stack(context, all_targets, targets);
+    if (plan.with_statistics && rows_of(all_features) < kFeatureRows) all_features = stack(context, all_features, features);
+    features = {};
 
     Tape tape(context);
     const Tensor student_logits = student(context, all_crops(crops), {.training = true, .crops = &crops.images});
@@ -51,20 +58,31 @@ Tensor train_step(TrainingState state, std::span<const Crops> micro_batches, con
   loss.update_center(context, logit_sums, teacher_rows, healthy);
 
   const auto column = [](const Tensor& tensor) { return tensor.reshaped(Shape{tensor.shape().count(), 1}); };
-  std::vector<Tensor> numbers{column(total_loss), column(healthy)};
-  if (plan.with_statistics && loss.config().kind == LossConfig::Kind::cross_entropy)
-    numbers.push_back(column(run(context, TargetStatistics{}, {all_targets})[TargetStatistics::statistics]));
-  return run(context, ConcatRows{}, numbers)[ConcatRows::y];
+  StepResult result{run(context, ConcatRows{}, {column(total_loss), column(healthy)})[ConcatRows::y], {}, {}, {}};
+  if (!plan.with_statistics) return result;
+  if (loss.config().kind == LossConfig::Kind::cross_entropy)
+    result.statistics = run(context, TargetStatistics{}, {all_targets})[TargetStatistics::statistics];
+  if (loss.uses_center()) result.center = loss.center();
+  result.features = all_features.rows(0, std::min(rows_of(all_features), kFeatureRows));
+  return result;
 }
 
-StepReport read_report(std::span<const double> numbers, int64_t micro_batches) {
-  constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
-  StepReport report{numbers[0] / static_cast<double>(micro_batches), numbers[1] != 0, unknown, unknown, unknown};
-  if (numbers.size() == kStepNumbers) {
-    report.teacher_entropy = numbers[2];
-    report.marginal_entropy = numbers[3];
-    report.prototypes_used = numbers[4];
+StepReport read_report(const StepResult& result, int64_t micro_batches) {
+  const std::vector<double> numbers = values_of(result.numbers);
+  StepReport report;
+  report.loss = numbers[0] / static_cast<double>(micro_batches);
+  report.healthy = numbers[1] != 0;
+  if (result.statistics.defined()) {
+    const std::vector<double> targets = values_of(result.statistics);
+    report.teacher_entropy = targets[0];
+    report.marginal_entropy = targets[1];
+    report.prototypes_used = targets[2];
   }
+  if (result.center.defined()) {
+    const std::vector<double> center = values_of(result.center);
+    report.center_norm = std::sqrt(std::inner_product(center.begin(), center.end(), center.begin(), 0.0));
+  }
+  if (result.features.defined()) report.features = feature_statistics(values_of(result.features), rows_of(result.features));
   return report;
 }
 

@@ -22,6 +22,20 @@ void for_tensors(AnyCrops&& micro_batches, const F& f) {
   }
 }
 
+/// Tensors of the types and shapes of `result`, one after the other in `memory`, which they keep.
+StepResult parts_of(const Tensor& memory, const StepResult& result) {
+  StepResult parts;
+  const auto owner = std::make_shared<Tensor>(memory);
+  auto* begin = static_cast<std::byte*>(memory.view().data);
+  for (size_t i = 0; i < result.all().size(); ++i) {
+    const Tensor& part = *result.all()[i];
+    if (!part.defined()) continue;
+    *parts.all()[i] = Tensor(View(begin, part.dtype(), part.shape(), 0, memory.device()), owner);
+    begin += aligned(bytes_of_tensor(part));
+  }
+  return parts;
+}
+
 }  // namespace
 
 StepRunner::StepRunner(TrainingState state) : state_(state) {
@@ -29,8 +43,6 @@ StepRunner::StepRunner(TrainingState state) : state_(state) {
   if (context.device() == Device::cpu) return;
   memory_ = std::make_unique<Arena>(Device::cuda);
   uploader_ = std::make_unique<CudaUploader>(context.cuda());
-  readback_ = std::make_unique<CudaReadback>(kStepNumbers * sizeof(float));
-  numbers_ = context.tensor({Dtype::f32, Shape{kStepNumbers, 1}});
 }
 
 std::optional<StepRunner::Finished> StepRunner::start(std::span<const Crops> micro_batches, const StepPlan& plan) {
@@ -38,8 +50,7 @@ std::optional<StepRunner::Finished> StepRunner::start(std::span<const Crops> mic
   const auto step = static_cast<int64_t>(plan.scalars.step);
   if (context.device() == Device::cpu) {
     context.set_step(plan.scalars);
-    const Tensor numbers = train_step(state_, micro_batches, plan);
-    return Finished{step, read_report(values_of(numbers), static_cast<int64_t>(micro_batches.size()))};
+    return Finished{step, read_report(train_step(state_, micro_batches, plan), static_cast<int64_t>(micro_batches.size()))};
   }
   upload(micro_batches);
   return start_on_gpu(plan);
@@ -53,23 +64,43 @@ std::optional<StepRunner::Finished> StepRunner::start(const CropBatch& images, c
 
 std::optional<StepRunner::Finished> StepRunner::start_on_gpu(const StepPlan& plan) {
   Context& context = state_.context;
-  std::optional<Finished> before = finish();
+  const std::optional<Unread> before = collect();
   context.set_step(plan.scalars);
-  const bool statistics = plan.with_statistics && state_.loss.config().kind == LossConfig::Kind::cross_entropy;
   const bool epoch_ends = plan.last_of_epoch && state_.teacher.kind() == TeacherKind::previous_epoch;
-  run_on_gpu({plan.last_layer_frozen, epoch_ends, statistics}, plan);
-  readback_->start(context.cuda(), numbers_.view().data);
-  pending_ = Pending{static_cast<int64_t>(plan.scalars.step), statistics ? kStepNumbers : 2, static_cast<int64_t>(crops_.size())};
-  return before;
+  run_on_gpu({plan.last_layer_frozen, epoch_ends, plan.with_statistics}, plan);
+  const Mailbox& mailbox = mailboxes_[plan.with_statistics];
+  mailbox.readback->start(context.cuda(), mailbox.memory.view().data);
+  pending_ = Pending{static_cast<int64_t>(plan.scalars.step), plan.with_statistics, static_cast<int64_t>(crops_.size())};
+  // The host reads statistics while the GPU works.
+  return before ? std::optional(before->read()) : std::nullopt;
 }
 
 std::optional<StepRunner::Finished> StepRunner::finish() {
+  const std::optional<Unread> last = collect();
+  return last ? std::optional(last->read()) : std::nullopt;
+}
+
+void StepRunner::post(const StepResult& result, Mailbox& mailbox) {
+  Context& context = state_.context;
+  if (!mailbox.readback) {  // in the first run, which is never recorded
+    size_t bytes = 0;
+    for (const Tensor* part : result.all()) bytes += aligned(bytes_of_tensor(*part));
+    mailbox.memory = context.tensor({Dtype::f32, Shape{static_cast<int64_t>(bytes / sizeof(float))}});
+    mailbox.result = parts_of(mailbox.memory, result);
+    mailbox.readback = std::make_unique<CudaReadback>(bytes);
+  }
+  for (size_t i = 0; i < result.all().size(); ++i)
+    if (const Tensor& part = *result.all()[i]; part.defined())
+      context.cuda().copy(mailbox.result.all()[i]->view().data, part.view().data, bytes_of_tensor(part));
+}
+
+std::optional<StepRunner::Unread> StepRunner::collect() {
   if (!pending_) return std::nullopt;
   const Pending pending = *std::exchange(pending_, std::nullopt);
-  std::array<float, kStepNumbers> exact;
-  std::memcpy(exact.data(), readback_->wait(), sizeof exact);
-  const std::vector<double> values(exact.begin(), exact.begin() + pending.numbers);
-  return Finished{pending.step, read_report(values, pending.micro_batches)};
+  const Mailbox& mailbox = mailboxes_[pending.with_statistics];
+  const Tensor memory = state_.context.host_tensor(mailbox.memory.spec());
+  std::memcpy(memory.view().data, mailbox.readback->wait(), bytes_of_tensor(memory));
+  return Unread{pending.step, pending.micro_batches, parts_of(memory, mailbox.result)};
 }
 
 size_t StepRunner::peak_bytes() const { return memory_ ? memory_->peak_bytes() : state_.context.arena().peak_bytes(); }
@@ -112,13 +143,15 @@ void StepRunner::render(const CropBatch& images, const Rendering& r) {
 
 void StepRunner::run_eagerly(const StepPlan& plan) {
   Context& context = state_.context;
-  context.use_arena(memory_.get());
-  struct Restore {
-    Context& context;
-    ~Restore() { context.use_arena(nullptr); }
-  } restore{context};
-  const Tensor numbers = train_step(state_, crops_, plan);
-  context.cuda().copy(numbers_.view().data, numbers.view().data, bytes_of_tensor(numbers));
+  const auto step = [&] {
+    context.use_arena(memory_.get());
+    struct Restore {
+      Context& context;
+      ~Restore() { context.use_arena(nullptr); }
+    } restore{context};
+    return train_step(state_, crops_, plan);
+  };
+  post(step(), mailboxes_[plan.with_statistics]);
 }
 
 void StepRunner::run_on_gpu(const Kind& kind, const StepPlan& plan) {

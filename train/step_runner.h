@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
 #include <optional>
@@ -55,8 +56,21 @@ class StepRunner {
   };
   struct Pending {
     int64_t step;
-    int64_t numbers;        ///< values of the report
+    bool with_statistics;
     int64_t micro_batches;
+  };
+  /// Where the results of steps wait to be read, on the device and on their way to the host. Graphs hold its address.
+  struct Mailbox {
+    StepResult result;       ///< parts of `memory`
+    Tensor memory;
+    std::unique_ptr<CudaReadback> readback;
+  };
+  /// What a step left, in host memory of its own.
+  struct Unread {
+    int64_t step;
+    int64_t micro_batches;
+    StepResult result;
+    Finished read() const { return {step, read_report(result, micro_batches)}; }
   };
 
   std::optional<Finished> start_on_gpu(const StepPlan& plan);
@@ -64,6 +78,8 @@ class StepRunner {
   void render(const CropBatch& images, const Rendering& rendering);
   void run_on_gpu(const Kind& kind, const StepPlan& plan);
   void run_eagerly(const StepPlan& plan);
+  void post(const StepResult& result, Mailbox& mailbox);
+  std::optional<Unread> collect();
 
   TrainingState state_;
   std::optional<Pending> pending_;
@@ -71,8 +87,7 @@ class StepRunner {
   // On a GPU only. A graph's memory is kept apart: between steps everything in `memory_` is free.
   std::unique_ptr<Arena> memory_;
   std::unique_ptr<CudaUploader> uploader_;
-  std::unique_ptr<CudaReadback> readback_;
-  Tensor numbers_;
+  std::array<Mailbox, 2> mailboxes_;  // of steps without and with statistics
   std::vector<Crops> crops_;  // graphs hold addresses: those of every step lie where those of the first one lay
   std::map<Kind, int64_t> runs_;
   std::map<Kind, std::unique_ptr<CudaGraph>> graphs_;

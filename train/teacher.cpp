@@ -1,5 +1,8 @@
 #include "train/teacher.h"
 
+#include <cmath>
+#include <limits>
+
 namespace dino {
 namespace {
 
@@ -12,6 +15,13 @@ NetworkConfig teacher_config(NetworkConfig config) {
 
 }  // namespace
 
+double teacher_half_life(TeacherKind kind, double momentum) {
+  if (kind == TeacherKind::copy) return 0;
+  if (kind != TeacherKind::momentum) return std::numeric_limits<double>::quiet_NaN();
+  if (momentum >= 1) return std::numeric_limits<double>::infinity();
+  return momentum <= 0 ? 0 : std::log(0.5) / std::log(momentum);
+}
+
 Teacher::Teacher(const NetworkConfig& config, TeacherKind kind, const Placement& placement, uint64_t seed)
     : network_(teacher_config(config), placement, seed, /*gradients=*/false), kind_(kind) {}
 
@@ -22,8 +32,12 @@ void Teacher::copy_from(const Network& student) {
   to.values_changed();
 }
 
-Tensor Teacher::operator()(Context& context, const Tensor& global_crops) const {
-  return network_(context, std::span(&global_crops, 1), {.training = true});
+Tensor Teacher::features(Context& context, const Tensor& global_crops) const {
+  return dino::features(context, network_.backbone(), std::span(&global_crops, 1), {.training = true});
+}
+
+Tensor Teacher::logits(Context& context, const Tensor& features) const {
+  return network_.head()(context, features, {.training = true});
 }
 
 void Teacher::before_update(Context& context, const Network& student, const Tensor& healthy) {

@@ -15,6 +15,10 @@ enum class TeacherKind {
   previous_epoch,  ///< the student at the end of the epoch before
 };
 
+/// Steps after which half of the teacher's weights came from later students: ln 0.5 / ln momentum. 0 for a copy of the
+/// student, infinite for a momentum of 1, NaN for the other kinds, which do not average.
+double teacher_half_life(TeacherKind kind, double momentum);
+
 /// A network without gradients that follows the student. Every kind is an EMA with its own momentum at its own moment.
 class Teacher {
  public:
@@ -26,8 +30,10 @@ class Teacher {
   /// Takes over all of the student's parameters and statistics, but for its predictor.
   void copy_from(const Network& student);
 
-  /// Logits of the global crops. Nothing is recorded, so no gradient flows.
-  Tensor operator()(Context& context, const Tensor& global_crops) const;
+  /// Features [2 · batch, dim] of the global crops. Nothing is recorded, so no gradient flows.
+  Tensor features(Context& context, const Tensor& global_crops) const;
+  /// Logits [2 · batch, prototypes] of features.
+  Tensor logits(Context& context, const Tensor& features) const;
 
   TeacherKind kind() const { return kind_; }
   /// The parameters that the optimizer averages into in the pass that updates the student: a momentum teacher's, else null.
