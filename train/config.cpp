@@ -110,6 +110,10 @@ TeacherKind teacher_kind(const TrainConfig& config) {
                               {"previous-epoch", TeacherKind::previous_epoch}});
 }
 
+bool stops_on_collapse(const TrainConfig& config) {
+  return choose<bool>("--on-collapse", config.on_collapse, {{"warn", false}, {"stop", true}});
+}
+
 std::string chosen_precision(const TrainConfig& config) {
   if (config.precision != "auto") return config.precision;
   const bool transformer = config.arch.starts_with("vit_");
@@ -139,6 +143,7 @@ void check_config(const TrainConfig& config) {
   loss_config(config);
   optimizer_config(config);
   teacher_kind(config);
+  stops_on_collapse(config);
   placement(config);
   require_range("--momentum-teacher", config.momentum_teacher, 0, 1);
   require_range("--momentum-teacher-end", config.momentum_teacher_end, 0, 1);

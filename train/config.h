@@ -61,6 +61,7 @@ struct TrainConfig {
   double epochs = 100, freeze_last_layer = 1;
   int64_t steps = 0;            ///< stop after so many; 0: at the end of the last epoch
   int64_t max_bad_steps = 0;
+  std::string on_collapse = "warn";  ///< or "stop"; see train/doctor.h
 
   // crops
   AugmentConfig augment;
@@ -99,6 +100,9 @@ LossConfig loss_config(const TrainConfig& config);
 OptimizerConfig optimizer_config(const TrainConfig& config);
 TeacherKind teacher_kind(const TrainConfig& config);
 Placement placement(const TrainConfig& config);
+
+/// Whether a run that collapses stops.
+bool stops_on_collapse(const TrainConfig& config);
 
 /// --precision, where auto stands for bf16 if the network is a transformer and the device has instructions for bf16 (the GPUs
 /// that builds cover all do), else f32.

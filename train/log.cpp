@@ -12,21 +12,22 @@ namespace dino {
 namespace {
 
 /// The whole lines of `path` that belong to steps before `step`.
-std::string lines_before(const std::string& path, int64_t step) {
+std::vector<nlohmann::json> lines_before(const std::string& path, int64_t step) {
   std::ifstream file(path, std::ios::binary);
-  std::string kept;
+  std::vector<nlohmann::json> kept;
   for (std::string line; std::getline(file, line) && !file.eof();) {
-    const auto json = nlohmann::json::parse(line, nullptr, false);
+    auto json = nlohmann::json::parse(line, nullptr, false);
     if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) continue;
-    if (json["step"].get<int64_t>() < step) kept += line + "\n";
+    if (json["step"].get<int64_t>() < step) kept.push_back(std::move(json));
   }
   return kept;
 }
 
 }  // namespace
 
-StepLog::StepLog(const std::string& path, int64_t step) : path_(path) {
-  const std::string kept = lines_before(path, step);
+StepLog::StepLog(const std::string& path, int64_t step) : path_(path), lines_(lines_before(path, step)) {
+  std::string kept;
+  for (const nlohmann::json& line : lines_) kept += line.dump() + "\n";
   write_file(path, {bytes_of_text(kept)});
   file_ = std::fopen(path.c_str(), "ab");
   check(file_ != nullptr, path, ": cannot be written: ", std::strerror(errno));

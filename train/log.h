@@ -1,8 +1,9 @@
 #pragma once
 
 #include <cstdio>
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 namespace dino {
 
@@ -19,8 +20,12 @@ class StepLog {
 
   void write(const nlohmann::json& line);
 
+  /// The lines that were kept when it was opened.
+  const std::vector<nlohmann::json>& lines() const { return lines_; }
+
  private:
   std::string path_;
+  std::vector<nlohmann::json> lines_;
   std::FILE* file_;
 };
 

@@ -46,7 +46,7 @@ int run_program(int argc, char** argv) {
   CLI::App app{"Trains DINO (self-distillation with no labels) on a folder of images and turns the result into features.", "dino_engine"};
   app.set_version_flag("--version", DINO_VERSION);
   app.require_subcommand(1);
-  app.footer("Exit codes: 0 done; 1 failure; 2 usage or configuration; 3 data; 4 diverged; 75 saved, please start again; 130, 143 stopped by signal, state saved.");
+  app.footer("Exit codes: 0 done; 1 failure; 2 usage or configuration; 3 data; 4 diverged or collapsed; 75 saved, please start again; 130, 143 stopped by signal, state saved.");
   int exit_code = 0;
   dino::add_train_command(app, exit_code);
   dino::add_eval_commands(app);

@@ -176,6 +176,7 @@ void add_optimization(Builder& b, TrainConfig& c) {
   b.add("freeze-last-layer", c.freeze_last_layer, "epochs during which the prototypes stay (fractions allowed)");
   b.add("steps", c.steps, "stop after so many steps of the schedule; 0: at its end");
   b.add("max-bad-steps", c.max_bad_steps, "steps with a non-finite loss or gradient in a row that are skipped before giving up");
+  b.add("on-collapse", c.on_collapse, "what to do when the run collapses: warn, or stop with the state saved and exit code 4");
 }
 
 void add_crops(Builder& b, TrainConfig& c) {

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "kernels/error.h"
+
 namespace dino {
 namespace {
 
@@ -33,16 +35,17 @@ ProgressLine::ProgressLine(int64_t first_step, int64_t last_step, double epochs,
       last_shown_(start_ - std::chrono::hours(1)) {}
 
 void ProgressLine::show(int64_t step, double epoch, const StepReport& report, double learning_rate, double seconds_waited,
-                    bool logged) {
+                    bool logged, std::string_view health) {
   if (terminal_ ? seconds_since(last_shown_) < 0.2 && step + 1 < last_step_ : !logged) return;
   last_shown_ = std::chrono::steady_clock::now();
   const double seconds = std::max(seconds_since(start_), 1e-9), done = static_cast<double>(step + 1 - first_step_);
   const double remaining = seconds / done * static_cast<double>(last_step_ - step - 1);
+  const std::string light = health.empty() ? "" : str("[", health, "]  ");
   char text[256];
   std::snprintf(text, sizeof text,
-                "epoch %.2f/%g  step %ld/%ld  loss %.4f (ln K %.2f)  lr %.2e  %.1f images/s  data %.0f%%  left %s", epoch,
-                epochs_, static_cast<long>(step + 1), static_cast<long>(last_step_), report.loss, log_of_out_dim_,
-                learning_rate, done * static_cast<double>(batch_size_) / seconds, 100 * seconds_waited / seconds,
+                "epoch %.2f/%g  step %ld/%ld  %sloss %.4f (ln K %.2f)  lr %.2e  %.1f images/s  data %.0f%%  left %s", epoch,
+                epochs_, static_cast<long>(step + 1), static_cast<long>(last_step_), light.c_str(), report.loss,
+                log_of_out_dim_, learning_rate, done * static_cast<double>(batch_size_) / seconds, 100 * seconds_waited / seconds,
                 clock_text(remaining).c_str());
   if (!terminal_) {
     std::fprintf(stderr, "%s\n", text);

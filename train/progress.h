@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "train/step.h"
 
@@ -15,8 +16,9 @@ class ProgressLine {
   ProgressLine(int64_t first_step, int64_t last_step, double epochs, int64_t batch_size, double log_of_out_dim);
 
   /// After step `step` (counted from 0). `logged` says whether a log line was written; without a terminal only these
-  /// steps are shown. `seconds_waited` is the total time spent waiting for data.
-  void show(int64_t step, double epoch, const StepReport& report, double learning_rate, double seconds_waited, bool logged);
+  /// steps are shown. `seconds_waited` is the total time spent waiting for data; `health` is the doctor's verdict, or empty.
+  void show(int64_t step, double epoch, const StepReport& report, double learning_rate, double seconds_waited, bool logged,
+            std::string_view health);
 
   /// Prints a message on a line of its own.
   void say(const std::string& message);

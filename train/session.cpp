@@ -11,6 +11,7 @@
 #include "train/evaluate/features.h"
 #include "train/evaluate/knn.h"
 #include "kernels/cuda_memory.h"
+#include "train/doctor.h"
 #include "train/log.h"
 #include "train/memory_plan.h"
 #include "train/options.h"
@@ -86,9 +87,35 @@ TrainConfig with_precision(TrainConfig config) {
   return config;
 }
 
+Patient patient(const TrainConfig& config, Trainer& trainer) {
+  return {.prototypes = config.out_dim,
+          .images = config.batch_size,
+          .feature_dim = feature_dim(trainer.teacher().network().backbone()),
+          .warmup_steps = trainer.plan().lr.warmup_steps,
+          .student_temp = config.student_temp,
+          .centering = config.centering,
+          .sinkhorn = config.sinkhorn > 0,
+          .predictor = config.predictor};
+}
+
+/// What a line of the log says of the run's health: the same for the session that wrote it and for one that goes on.
+Signs signs_of(const nlohmann::json& line) {
+  const auto value = [&](const char* name) {
+    const auto found = line.find(name);
+    return found != line.end() && found->is_number() ? found->get<double>() : Signs::kUnknown;
+  };
+  return {.step = line["step"].get<int64_t>(),
+          .teacher_entropy = value("teacher_entropy"),
+          .marginal_entropy = value("marginal_entropy"),
+          .teacher_temp = value("teacher_temp"),
+          .feature_std = value("feature_std"),
+          .half_life = value("teacher_half_life_steps")};
+}
+
 class Session {
  public:
-  Session(const TrainConfig& config, const Dataset& dataset) : config_(config), trainer_(config, dataset) {
+  Session(const TrainConfig& config, const Dataset& dataset)
+      : config_(config), trainer_(config, dataset), doctor_(patient(config, trainer_)) {
     const fs::path out = config.out;
     checkpoint_ = (out / "checkpoint.safetensors").string();
     if (fs::exists(checkpoint_)) {
@@ -101,6 +128,7 @@ class Session {
     write_file((out / "config.json").string(), {bytes_of_text(to_json(options_of(shown)).dump(2) + "\n")});
     log_.emplace((out / "log.jsonl").string(), trainer_.step());
     if (config.tensorboard && !trainer_.finished()) tensorboard_.emplace(config.out, trainer_.step());
+    for (const nlohmann::json& line : log_->lines()) diagnosis_ = doctor_.examine(signs_of(line));
     if (!config.val.empty()) validation_.emplace(config_, dataset);
   }
 
@@ -111,11 +139,12 @@ class Session {
     while (!trainer_.finished()) {
       const StepPlan plan_of_step = plan.at(config_, trainer_.step());
       if (const auto done = trainer_.advance()) take(*done, progress);
-      const bool stop = signals.received() != 0;
+      const bool stop = signals.received() != 0 || must_stop();
       // What looks at the state waits for the step.
       if (stop || plan_of_step.last_of_epoch || trainer_.finished() || checkpoint_due())
         if (const auto done = trainer_.finish()) take(*done, progress);
       save_if_due(plan_of_step);
+      if (must_stop()) stop_collapsed();
       if (stop) {
         trainer_.save(checkpoint_);
         progress.say(str("stopped by signal ", signals.received(), " after step ", trainer_.step(), "; saved to ", checkpoint_,
@@ -143,9 +172,27 @@ class Session {
     stop_if_diverged(done.step, done.report, progress);
     const StepPlan plan = trainer_.plan().at(config_, done.step);
     const bool logged = plan.with_statistics || plan.last_of_epoch;
-    if (logged) log(done, plan);
+    if (logged) log(done, plan, progress);
     progress.show(done.step, trainer_.plan().epoch_of(done.step + 1), done.report, plan.scalars.learning_rate,
-                  trainer_.seconds_waited(), logged);
+                  trainer_.seconds_waited(), logged, name_of(diagnosis_.verdict));
+  }
+
+  bool must_stop() const { return diagnosis_.verdict == Verdict::collapsing && stops_on_collapse(config_); }
+
+  [[noreturn]] void stop_collapsed() {
+    trainer_.save(checkpoint_);
+    throw DivergedError(str("training collapses at step ", trainer_.step(), ": ", diagnosis_.reason, "; the state is in ", checkpoint_,
+                            ", and --on-collapse warn goes on from there"));
+  }
+
+  /// Adds the verdict on the run so far to `line`, and says when it changes.
+  void diagnose(nlohmann::json& line, ProgressLine& progress) {
+    const Diagnosis before = std::exchange(diagnosis_, doctor_.examine(signs_of(line)));
+    const std::string verdict(name_of(diagnosis_.verdict));
+    if (diagnosis_.verdict != Verdict::none) line["verdict"] = verdict;
+    if (!diagnosis_.reason.empty()) line["reason"] = diagnosis_.reason;
+    const bool news = before.verdict != diagnosis_.verdict && std::max(before.verdict, diagnosis_.verdict) > Verdict::healthy;
+    if (news) progress.say(str("step ", line["step"].get<int64_t>(), ": ", verdict, diagnosis_.reason.empty() ? "" : ": ", diagnosis_.reason));
   }
 
   void stop_if_diverged(int64_t step, const StepReport& report, ProgressLine& progress) {
@@ -158,7 +205,7 @@ class Session {
                             checkpoint_, "; a smaller --lr or longer --warmup-epochs may help"));
   }
 
-  void log(const Trainer::Finished& done, const StepPlan& plan) {
+  void log(const Trainer::Finished& done, const StepPlan& plan, ProgressLine& progress) {
     const int64_t step = done.step;
     const StepReport& report = done.report;
     nlohmann::json line = {{"step", step},
@@ -189,6 +236,7 @@ class Session {
       line["knn_top1"] = validation_->score(trainer_);
       std::fprintf(stderr, "\nk-NN (k 20, T 0.07) after step %ld: %.2f\n", static_cast<long>(step + 1), line["knn_top1"].get<double>());
     }
+    diagnose(line, progress);
     log_->write(line);
     if (tensorboard_) tensorboard_->write(line);
   }
@@ -227,6 +275,8 @@ class Session {
   std::string checkpoint_;
   std::optional<StepLog> log_;
   std::optional<TensorBoardLog> tensorboard_;
+  Doctor doctor_;
+  Diagnosis diagnosis_;
   std::optional<Validation> validation_;
   int64_t bad_steps_ = 0;
 };
