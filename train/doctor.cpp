@@ -60,8 +60,11 @@ Diagnosis Doctor::examine(const Signs& signs) {
   const bool silent = std::isnan(signs.marginal_entropy) && std::isnan(signs.feature_std);
   if (silent || signs.step < kFirstStep) return last_;
   Diagnosis worst{Verdict::healthy, ""};
-  for (const Diagnosis& finding : {same_targets(signs), empty_targets(signs), same_features(signs), fast_teacher(signs)})
+  for (const Diagnosis& finding : {same_targets(signs), empty_targets(signs), same_features(signs)})
     if (finding.verdict > worst.verdict) worst = finding;
+  // Such a run swings from one kind of collapse to the other, past numbers that would pass for healthy.
+  if (const std::string cause = too_fast(signs); !cause.empty())
+    worst = worst.verdict == Verdict::healthy ? Diagnosis{Verdict::watch, cause} : Diagnosis{Verdict::collapsing, worst.reason};
   const bool watched = worrying_.lasts(worst.verdict >= Verdict::watch, signs.step);
   const bool collapsing = bad_.lasts(worst.verdict == Verdict::collapsing, signs.step);
   if (!watched) return last_ = {Verdict::healthy, ""};
@@ -112,11 +115,6 @@ Diagnosis Doctor::same_features(const Signs& signs) const {
   if (help.empty()) help = steadier(signs);
   return {kFeatures(signs.feature_std / scattered),
           str("standard deviation of the features ", text(signs.feature_std), ", healthy is near ", text(scattered), ": all images look the same to the teacher; ", help)};
-}
-
-Diagnosis Doctor::fast_teacher(const Signs& signs) const {
-  const std::string reason = too_fast(signs);
-  return {reason.empty() ? Verdict::healthy : Verdict::watch, reason};
 }
 
 }  // namespace dino

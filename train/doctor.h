@@ -68,7 +68,6 @@ class Doctor {
   Diagnosis same_targets(const Signs& signs) const;
   Diagnosis empty_targets(const Signs& signs) const;
   Diagnosis same_features(const Signs& signs) const;
-  Diagnosis fast_teacher(const Signs& signs) const;
 
   Patient patient_;
   Streak worrying_, bad_;

@@ -90,6 +90,15 @@ TEST_CASE("a teacher that follows at once is watched, unless a predictor makes u
   CHECK(after(with_predictor, signs).verdict == Verdict::healthy);
 }
 
+TEST_CASE("what would be watched is a collapse if the teacher follows at once") {
+  Signs signs = healthy_signs();
+  signs.marginal_entropy = 1.7;
+  signs.teacher_entropy = 1;
+  CHECK(after(patient(), signs).verdict == Verdict::watch);
+  signs.half_life = 0;
+  CHECK(after(patient(), signs).verdict == Verdict::collapsing);
+}
+
 TEST_CASE("a bad sign counts after three logged steps over thirty steps, and recovery at once") {
   Signs bad = healthy_signs();
   bad.marginal_entropy = 0.3;
