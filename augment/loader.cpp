@@ -206,9 +206,7 @@ Loader::PlannedImage Loader::load_and_plan(size_t sample, uint64_t position) con
 Loader::PlannedImage Loader::load_or_replace(uint64_t position, size_t& sample, std::string& bad) const {
   for (uint32_t attempt = 0; attempt < kMaxAttempts; ++attempt) {
     try {
-      PlannedImage planned = load_and_plan(sample, position);
-      if (!bad.empty()) bad += "; replaced by " + dataset_.name(sample);
-      return planned;
+      return load_and_plan(sample, position);
     } catch (const DataError& error) {
       if (bad.empty()) bad = error.what();
     }

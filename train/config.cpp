@@ -148,6 +148,7 @@ void check_config(const TrainConfig& config) {
   require_range("--momentum-teacher", config.momentum_teacher, 0, 1);
   require_range("--momentum-teacher-end", config.momentum_teacher_end, 0, 1);
   require_range("--center-momentum", config.center_momentum, 0, 1);
+  require_range("--max-bad-fraction", config.max_bad_fraction, 0, 1);
   require_range("--drop-path-rate", config.drop_path_rate, 0, 0.999);
   require_range("--sinkhorn", static_cast<double>(config.sinkhorn), 0, 1000);
   for (const auto& [flag, value] : {std::pair{"--teacher-temp", config.teacher_temp}, std::pair{"--student-temp", config.student_temp},

@@ -61,6 +61,7 @@ struct TrainConfig {
   double epochs = 100, freeze_last_layer = 1;
   int64_t steps = 0;            ///< stop after so many; 0: at the end of the last epoch
   int64_t max_bad_steps = 0;
+  double max_bad_fraction = 0.1;  ///< of all images, that cannot be read
   std::string on_collapse = "warn";  ///< or "stop"; see train/doctor.h
 
   // crops

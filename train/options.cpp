@@ -175,6 +175,7 @@ void add_optimization(Builder& b, TrainConfig& c) {
   b.add("epochs", c.epochs, "passes over the data (fractions allowed)");
   b.add("freeze-last-layer", c.freeze_last_layer, "epochs during which the prototypes stay (fractions allowed)");
   b.add("steps", c.steps, "stop after so many steps of the schedule; 0: at its end");
+  b.add("max-bad-fraction", c.max_bad_fraction, "share of all images that may be unreadable; they are listed in bad_images.txt, and others take their places");
   b.add("max-bad-steps", c.max_bad_steps, "steps with a non-finite loss or gradient in a row that are skipped before giving up");
   b.add("on-collapse", c.on_collapse, "what to do when the run collapses: warn, or stop with the state saved and exit code 4");
 }

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "engine/atomic_file.h"
+#include "train/bad_images.h"
 #include "train/evaluate/features.h"
 #include "train/evaluate/knn.h"
 #include "kernels/cuda_memory.h"
@@ -115,7 +116,10 @@ Signs signs_of(const nlohmann::json& line) {
 class Session {
  public:
   Session(const TrainConfig& config, const Dataset& dataset)
-      : config_(config), trainer_(config, dataset), doctor_(patient(config, trainer_)) {
+      : config_(config),
+        trainer_(config, dataset),
+        bad_images_((fs::path(config.out) / "bad_images.txt").string(), dataset.size()),
+        doctor_(patient(config, trainer_)) {
     const fs::path out = config.out;
     checkpoint_ = (out / "checkpoint.safetensors").string();
     if (fs::exists(checkpoint_)) {
@@ -168,7 +172,9 @@ class Session {
 
   /// Logs and shows a step that is done.
   void take(const Trainer::Finished& done, ProgressLine& progress) {
-    for (const std::string& line : done.bad_images) progress.say(line);
+    for (const std::string& line : done.bad_images)
+      if (bad_images_.add(line)) progress.say(line);
+    stop_if_data_is_bad();
     stop_if_diverged(done.step, done.report, progress);
     const StepPlan plan = trainer_.plan().at(config_, done.step);
     const bool logged = plan.with_statistics || plan.last_of_epoch;
@@ -193,6 +199,14 @@ class Session {
     if (!diagnosis_.reason.empty()) line["reason"] = diagnosis_.reason;
     const bool news = before.verdict != diagnosis_.verdict && std::max(before.verdict, diagnosis_.verdict) > Verdict::healthy;
     if (news) progress.say(str("step ", line["step"].get<int64_t>(), ": ", verdict, diagnosis_.reason.empty() ? "" : ": ", diagnosis_.reason));
+  }
+
+  void stop_if_data_is_bad() {
+    if (bad_images_.share() <= config_.max_bad_fraction) return;
+    trainer_.save(checkpoint_);
+    throw DataError(str(bad_images_.path(), " lists ", bad_images_.count(), " images that could not be read, more than the share of ",
+                        config_.max_bad_fraction, " that --max-bad-fraction allows; the state is in ", checkpoint_,
+                        ", and a larger share goes on from there"));
   }
 
   void stop_if_diverged(int64_t step, const StepReport& report, ProgressLine& progress) {
@@ -272,6 +286,7 @@ class Session {
 
   const TrainConfig config_;
   Trainer trainer_;
+  BadImages bad_images_;
   std::string checkpoint_;
   std::optional<StepLog> log_;
   std::optional<TensorBoardLog> tensorboard_;

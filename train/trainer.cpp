@@ -15,7 +15,7 @@ namespace {
 std::string recorded_config(TrainConfig config) {
   nlohmann::json json = to_json(options_of(config));
   for (const char* name : {"data", "val", "eval-every", "init", "threads", "num-workers", "device", "steps", "log-every",
-                           "checkpoint-every-steps", "saveckp-freq", "keep", "max-bad-steps", "on-collapse"})
+                           "checkpoint-every-steps", "saveckp-freq", "keep", "max-bad-steps", "max-bad-fraction", "tensorboard", "on-collapse"})
     json.erase(name);
   return json.dump();
 }

@@ -154,5 +154,23 @@ TEST_CASE("an unreadable image is replaced and named") {
   std::ofstream(images + "/class0/broken.ppm") << "P6 nonsense";
   const auto outcome = run_program(testing::small_arguments(images, folder / "run"));
   CHECK(outcome.code == 0);
-  CHECK_THAT(outcome.err, Catch::Contains("broken.ppm"));
+  // Said and listed once, though each epoch meets it.
+  const size_t said = outcome.err.find("broken.ppm");
+  REQUIRE(said != std::string::npos);
+  CHECK(outcome.err.find("broken.ppm", outcome.err.find('\n', said)) == std::string::npos);
+  std::istringstream list(testing::read_file(folder / "run/bad_images.txt"));
+  int lines = 0;
+  for (std::string line; std::getline(list, line); ++lines) CHECK_THAT(line, Catch::Contains("broken.ppm"));
+  CHECK(lines == 1);
+}
+
+TEST_CASE("too many unreadable images end a run with exit code 3 and its state saved, and more may be allowed") {
+  const Folder folder;
+  const std::string images = testing::make_images(folder, 8), run = testing::small_arguments(images, folder / "run");
+  for (const char* name : {"a", "b"}) std::ofstream(images + "/class0/" + name + ".ppm") << "P6 nonsense";
+  const auto refused = run_program(run);
+  CHECK(refused.code == 3);
+  CHECK_THAT(refused.err, Catch::Contains("bad_images.txt lists 2 images") && Catch::Contains("--max-bad-fraction"));
+  CHECK(testing::fs::exists(folder / "run/checkpoint.safetensors"));
+  CHECK(run_program(run + " --max-bad-fraction 0.2").code == 0);
 }
