@@ -62,9 +62,11 @@ Diagnosis Doctor::examine(const Signs& signs) {
   Diagnosis worst{Verdict::healthy, ""};
   for (const Diagnosis& finding : {same_targets(signs), empty_targets(signs), same_features(signs)})
     if (finding.verdict > worst.verdict) worst = finding;
-  // Such a run swings from one kind of collapse to the other, past numbers that would pass for healthy.
-  if (const std::string cause = too_fast(signs); !cause.empty())
-    worst = worst.verdict == Verdict::healthy ? Diagnosis{Verdict::watch, cause} : Diagnosis{Verdict::collapsing, worst.reason};
+  if (const std::string cause = too_fast(signs); !cause.empty()) {
+    // Such a run swings from one kind of collapse to the other, past numbers that would pass for healthy: all findings count.
+    swings_ += worst.verdict > Verdict::healthy;
+    worst = {swings_ >= kPatienceLines ? Verdict::collapsing : Verdict::watch, worst.reason.empty() ? cause : worst.reason};
+  }
   const bool watched = worrying_.lasts(worst.verdict >= Verdict::watch, signs.step);
   const bool collapsing = bad_.lasts(worst.verdict == Verdict::collapsing, signs.step);
   if (!watched) return last_ = {Verdict::healthy, ""};

@@ -71,6 +71,7 @@ class Doctor {
 
   Patient patient_;
   Streak worrying_, bad_;
+  int swings_ = 0;  ///< lines with a finding, of a teacher that is too fast
   Diagnosis last_;
 };
 

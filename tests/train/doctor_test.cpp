@@ -99,6 +99,18 @@ TEST_CASE("what would be watched is a collapse if the teacher follows at once") 
   CHECK(after(patient(), signs).verdict == Verdict::collapsing);
 }
 
+TEST_CASE("a run that swings in and out of collapse behind a fast teacher is a collapse") {
+  Signs good = healthy_signs(), bad = healthy_signs();
+  good.half_life = bad.half_life = 0;
+  bad.marginal_entropy = 0.3;
+  Doctor doctor(patient());
+  after(doctor, good, 0, 200);
+  for (int64_t step = 200; step < 320; step += 40) {
+    CHECK(after(doctor, bad, step, step + 10).verdict == Verdict::watch);
+    CHECK(after(doctor, good, step + 10, step + 40).verdict == (step == 280 ? Verdict::collapsing : Verdict::watch));
+  }
+}
+
 TEST_CASE("a bad sign counts after three logged steps over thirty steps, and recovery at once") {
   Signs bad = healthy_signs();
   bad.marginal_entropy = 0.3;
