@@ -79,6 +79,12 @@ struct BlockPlace : HeadPlace {
         own(first + static_cast<int>(threadIdx.x) / 32 * kWarpRows) {}
 };
 
+/// Blocks that must fit on a multiprocessor: as many as the sums of a lane, `Columns` per row, leave registers for.
+template <int Columns>
+constexpr int kForwardBlocks = Columns > 4 ? 4 : 6;
+template <int Columns>
+constexpr int kBackwardBlocks = Columns > 4 ? 3 : Columns > 2 ? 5 : 6;
+
 extern __shared__ __align__(16) float shared_floats[];
 
 /// Cuts shared memory into two tiles and `sets` sets of own rows.
@@ -95,7 +101,7 @@ struct SharedPlan {
 };
 
 template <class T, int Columns>
-__global__ void __launch_bounds__(kThreads, 3) plain_forward(AttentionForward<T> task) {
+__global__ void __launch_bounds__(kThreads, kForwardBlocks<Columns>) plain_forward(AttentionForward<T> task) {
   const int lane = threadIdx.x % 32, dim = task.heads.head_dim;
   const BlockGroup group(task.sequences);
   const BlockPlace place(group, task.heads, group.block, group.queries);
@@ -161,7 +167,7 @@ __device__ void store_rows(const HeadGradient<T>& to, const float (&sums)[kWarpR
 
 /// ∂q, and the sums o · ∂o that the kernel of ∂k and ∂v needs too.
 template <class T, int Columns>
-__global__ void __launch_bounds__(kThreads, 3) plain_grad_q(AttentionBackward<T> task) {
+__global__ void __launch_bounds__(kThreads, kBackwardBlocks<Columns>) plain_grad_q(AttentionBackward<T> task) {
   const int lane = threadIdx.x % 32, dim = task.heads.head_dim;
   const BlockGroup group(task.sequences);
   const BlockPlace place(group, task.heads, group.block, group.queries);
@@ -200,7 +206,7 @@ __global__ void __launch_bounds__(kThreads, 3) plain_grad_q(AttentionBackward<T>
 }
 
 template <class T, int Columns>
-__global__ void __launch_bounds__(kThreads, Columns > 4 ? 2 : 3)
+__global__ void __launch_bounds__(kThreads, kBackwardBlocks<Columns>)
     plain_grad_kv(AttentionBackward<T> task) {
   const int lane = threadIdx.x % 32, dim = task.heads.head_dim;
   const BlockGroup group(task.sequences);
