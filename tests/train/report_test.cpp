@@ -51,7 +51,9 @@ TEST_CASE("a report shows what was logged, needs nothing else, and takes no name
   const Folder folder;
   const std::string html = make_report(folder);
   CHECK(unbalanced_tag(html) == "");
-  CHECK(count_of(html, "<svg") == 9);  // loss, targets, k-NN, prototypes, unreadable images, four schedules
+  // Loss, targets, k-NN, prototypes, unreadable images and four schedules; then a curve each for loss over ln(out-dim), center,
+  // deviation and rank of the features, and the teacher's half-life in steps and epochs.
+  CHECK(count_of(html, "<svg") == 9 + 6);
   CHECK(count_of(html, "src=\"data:image/png;base64,") == count_of(html, "<img"));
   // Crops: 3 images of 1 + 2 + 2 pictures. Three checkpoints: 3 images with attention and 5 neighbours.
   CHECK(count_of(html, "<img") == 3 * 5 + 3 * 3 * 7);
@@ -77,7 +79,7 @@ TEST_CASE("a report without its images still has the curves, and says what is mi
   const std::string html = testing::read_file(folder / "other.html");
   CHECK(html.find("<img") == std::string::npos);
   CHECK(html.find("--data says where the images are now") != std::string::npos);
-  CHECK(count_of(html, "<svg") == 9);
+  CHECK(count_of(html, "<svg") == 9 + 6);
 }
 
 TEST_CASE("a report of something that is not a run is refused with the place of the fault") {
