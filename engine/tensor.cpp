@@ -137,6 +137,14 @@ void GradSlot::assign(const Tensor& value) {
   whole_touched_ = true;
 }
 
+void GradSlot::take(GradSlot& other) {
+  check(!parent_ && !other.parent_ && !touched() && spec_ == other.spec_, "tensor: a gradient is taken over once, before anything else");
+  view_ = std::exchange(other.view_, View());
+  memory_ = std::exchange(other.memory_, nullptr);
+  whole_touched_ = std::exchange(other.whole_touched_, false);
+  regions_ = std::exchange(other.regions_, {});
+}
+
 void GradSlot::reset() {
   whole_touched_ = false;
   regions_.clear();

@@ -65,6 +65,8 @@ class GradSlot {
   View value();
   /// Makes `value` the gradient, where nobody touched it yet: how backward starts.
   void assign(const Tensor& value);
+  /// The same with the gradient of `other`, which loses it.
+  void take(GradSlot& other);
   /// Forgets all touches: the next one writes again.
   void reset();
 

@@ -75,7 +75,8 @@ Backbone make_backbone(ParameterStore& store, const std::string& prefix, const B
                                      .heads = config.heads.value_or(size->second.heads),
                                      .mlp_ratio = config.mlp_ratio.value_or(4),
                                      .drop_path_rate = config.drop_path_rate,
-                                     .conv_stem = size->second.conv_stem});
+                                     .conv_stem = size->second.conv_stem,
+                                     .recompute = config.recompute});
 }
 
 int64_t feature_dim(const Backbone& backbone) {

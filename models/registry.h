@@ -17,6 +17,7 @@ struct BackboneConfig {
   int64_t channels = 3;
   int64_t patch_size = 16;         ///< ViT and hybrid
   double drop_path_rate = 0;       ///< ViT and hybrid
+  bool recompute = false;          ///< ViT and hybrid: keep less for backward and compute it anew
   std::optional<int64_t> embed_dim, depth, heads;
   std::optional<double> mlp_ratio;
   std::optional<std::vector<int64_t>> conv_widths;  ///< conv_small

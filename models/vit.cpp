@@ -2,6 +2,9 @@
 
 #include <bit>
 #include <cmath>
+#include <utility>
+
+#include "engine/recompute.h"
 
 namespace dino {
 
@@ -110,9 +113,23 @@ Tensor VisionTransformer::operator()(Context& context, std::span<const Tensor> i
   const Sequences packed = sequences(images);
   const auto scales = drop_path(context, packed, mode);
   Residual residual{embed(context, images, packed, mode), {}, {}};
-  for (size_t i = 0; i + 1 < blocks_.size(); ++i) blocks_[i](context, residual, packed, scales[i]);
-  blocks_.back().cls_only(context, residual, packed, scales.back());
+  for (size_t i = 0; i < blocks_.size(); ++i) run_block(context, i, residual, packed, scales[i]);
   return norm_(context, residual, packed, true);
+}
+
+void VisionTransformer::run_block(Context& context, size_t block, Residual& residual, const Sequences& sequences,
+                                  const TransformerBlock::Scales& scales) const {
+  const Part part = [this, block, sequences, scales, scale = residual.scale](Context& where, std::vector<Tensor> in) {
+    Residual stream{std::move(in[0]), std::move(in[1]), scale};
+    if (block + 1 < blocks_.size()) blocks_[block](where, stream, sequences, scales);
+    else blocks_[block].cls_only(where, stream, sequences, scales);
+    return std::vector{stream.x, stream.branch};
+  };
+  std::vector<Tensor> in;
+  in.push_back(std::move(residual.x));
+  in.push_back(std::move(residual.branch));
+  const auto out = config_.recompute ? recompute(context, std::move(in), part) : part(context, std::move(in));
+  residual = {out[0], out[1], scales.mlp};
 }
 
 std::vector<Tensor> VisionTransformer::last_blocks(Context& context, std::span<const Tensor> images, int64_t n) const {

@@ -18,6 +18,7 @@ struct VitConfig {
   double mlp_ratio = 4;
   double drop_path_rate = 0; ///< of the last block; rises linearly from 0
   bool conv_stem = false;    ///< patches by strided convolutions (a hybrid) instead of one linear map
+  bool recompute = false;    ///< backward computes the activations inside of blocks anew instead of finding them kept
 };
 
 /// A vision transformer (Dosovitskiy et al., 2021), as the reference implementation of DINO defines it, or a hybrid whose
@@ -48,6 +49,8 @@ class VisionTransformer {
  private:
   Tensor embed(Context& context, std::span<const Tensor> images, const Sequences& sequences, const Mode& mode) const;
   Tensor patches(Context& context, std::span<const Tensor> images, const Sequences& sequences, const Mode& mode) const;
+  void run_block(Context& context, size_t block, Residual& residual, const Sequences& sequences,
+                 const TransformerBlock::Scales& scales) const;
   std::vector<TransformerBlock::Scales> drop_path(Context& context, const Sequences& sequences, const Mode& mode) const;
 
   VitConfig config_;

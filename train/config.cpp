@@ -69,6 +69,7 @@ NetworkConfig network_config(const TrainConfig& config) {
   backbone.channels = config.channels;
   backbone.patch_size = config.patch_size;
   backbone.drop_path_rate = config.drop_path_rate;
+  backbone.recompute = config.recompute;
   if (config.embed_dim) backbone.embed_dim = config.embed_dim;
   if (config.depth) backbone.depth = config.depth;
   if (config.heads) backbone.heads = config.heads;
@@ -162,6 +163,8 @@ void check_config(const TrainConfig& config) {
                                     std::pair{"--eval-every", config.eval_every}, std::pair{"--out-dim", config.out_dim}})
     check<UsageError>(value >= 1, flag, " ", value, " must be at least 1");
   check<UsageError>(config.loss == "ce" || config.sinkhorn == 0, "--sinkhorn needs --loss ce: MSE does not compare probabilities");
+  check<UsageError>(!config.recompute || config.arch != "conv_small",
+                    "--recompute works block by block of a transformer; --arch conv_small has none: use --recompute false");
   check<UsageError>(config.batch_size % config.accumulate == 0, "--accumulate ", config.accumulate,
                     " must divide --batch-size ", config.batch_size);
   if (config.arch != "conv_small")

@@ -76,6 +76,7 @@ struct TrainConfig {
   uint64_t seed = 0;
   int64_t shuffle_seed = 0;
   std::string device = "auto", precision = "auto";
+  bool recompute = false;
   int64_t threads = 0;
 };
 

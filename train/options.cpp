@@ -215,6 +215,7 @@ void add_run(Builder& b, TrainConfig& c) {
   b.add("shuffle-seed", c.shuffle_seed, "of the order of the images");
   b.add("device", c.device, "auto, cpu or cuda");
   b.add("precision", c.precision, "f32; bf16 for matmuls and activations; f64 to check numerics on the CPU; auto: bf16 for transformers where the processor multiplies it");
+  b.add("recompute", c.recompute, "transformers: compute the activations of each block anew in the backward pass instead of keeping them: less memory, more time, same result");
   b.add("threads", c.threads, "threads that compute; 0: one per processor");
 }
 

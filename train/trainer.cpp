@@ -14,7 +14,7 @@ namespace {
 /// its files lie and how many threads work are left out, so that none of them changes the checkpoint's bytes.
 std::string recorded_config(TrainConfig config) {
   nlohmann::json json = to_json(options_of(config));
-  for (const char* name : {"data", "val", "eval-every", "init", "threads", "num-workers", "device", "steps", "log-every",
+  for (const char* name : {"data", "val", "eval-every", "init", "threads", "recompute", "num-workers", "device", "steps", "log-every",
                            "checkpoint-every-steps", "saveckp-freq", "keep", "max-bad-steps", "max-bad-fraction", "tensorboard", "on-collapse"})
     json.erase(name);
   return json.dump();

@@ -191,6 +191,28 @@ TEST_CASE("the memory of a step on the GPU is known before the run") {
   }
 }
 
+TEST_CASE("recomputed activations change no bit of a run on the GPU and need less memory") {
+  const Data data;
+  for (const char* precision : {"f32", "bf16"}) {
+    INFO(precision);
+    TrainConfig config = data.config("cuda", precision);
+    config.depth = 4;
+    config.drop_path_rate = 0.3;
+    size_t peaks[2];
+    for (const bool recompute : {false, true}) {
+      config.recompute = recompute;
+      Trainer trainer(config, *data.images);
+      for (int step = 0; step < 4; ++step) trainer.train_step();
+      CHECK(trainer.runner().kernels_per_step() > 0);
+      trainer.save(data.folder / (recompute ? "recomputed.safetensors" : "kept.safetensors"));
+      peaks[recompute] = trainer.peak_bytes();
+      CHECK(peaks[recompute] == plan_memory(config).step);
+    }
+    CHECK(peaks[true] < peaks[false]);
+    CHECK(dino::testing::read_file(data.folder / "kept.safetensors") == dino::testing::read_file(data.folder / "recomputed.safetensors"));
+  }
+}
+
 TEST_CASE("a step with the depth and the crops of ViT-S/16 is recorded whole, in at most 400 kernels in bf16 and 4 copies") {
   const Data data;
   for (const auto& [precision, most] : {std::pair("f32", 410), {"bf16", 400}}) {
