@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 namespace dino {
 namespace {
@@ -23,6 +24,13 @@ std::vector<Tensor> all_crops(const Crops& crops) {
   return crops.locals.defined() ? std::vector{crops.globals, crops.locals} : std::vector{crops.globals};
 }
 
+/// Its logits are as large as all prototypes times all crops: only the tape holds them when this returns, until backward
+/// is through with them.
+Tensor student_loss(const TrainingState& state, const Crops& crops, Tensor targets) {
+  const Tensor logits = state.student(state.context, all_crops(crops), {.training = true, .crops = &crops.images});
+  return state.loss(state.context, logits, targets, logits.shape()[0] / crops.images.images);
+}
+
 }  // namespace
 
 StepResult train_step(TrainingState state, std::span<const Crops> micro_batches, const StepPlan& plan) {
@@ -34,21 +42,19 @@ StepResult train_step(TrainingState state, std::span<const Crops> micro_batches,
   int64_t teacher_rows = 0;
   for (const Crops& crops : micro_batches) {
     Tensor features = teacher.features(context, crops.globals);
-    const Tensor teacher_logits = teacher.logits(context, features);
-    const Tensor targets = loss.targets(context, teacher_logits);
+    Tensor teacher_logits = teacher.logits(context, features);
+    Tensor targets = loss.targets(context, teacher_logits);
     if (plan.with_statistics) all_targets = stack(context, all_targets, targets);
     if (plan.with_statistics && rows_of(all_features) < kFeatureRows) all_features = stack(context, all_features, features);
     features = {};
-
-    Tape tape(context);
-    const Tensor student_logits = student(context, all_crops(crops), {.training = true, .crops = &crops.images});
-    const int64_t views = student_logits.shape()[0] / crops.images.images;
-    const Tensor part_loss = loss(context, student_logits, targets, views);
-    tape.backward(part_loss, 1 / parts);
-
-    total_loss = sum(context, total_loss, part_loss);
     logit_sums = run(context, ColumnSums{}, {teacher_logits, logit_sums})[ColumnSums::sums];
     teacher_rows += teacher_logits.shape()[0];
+    teacher_logits = {};  // large, and not needed from here on
+
+    Tape tape(context);
+    const Tensor part_loss = student_loss(state, crops, std::move(targets));
+    tape.backward(part_loss, 1 / parts);
+    total_loss = sum(context, total_loss, part_loss);
   }
 
   const Tensor healthy = optimizer.check_health(context, student.parameters(), total_loss, plan.last_layer_frozen);
