@@ -16,6 +16,17 @@ void for_rows(CpuStream& stream, int64_t rows, int64_t cols, F&& f) {
   });
 }
 
+/// to = factor · from, rounded once.
+void scale_to_bf16(float factor, const float* from, BFloat16* to, int64_t count) {
+  constexpr int64_t kStrip = 512;
+  float wide[kStrip];
+  for (int64_t begin = 0; begin < count; begin += kStrip) {
+    const int64_t length = std::min(kStrip, count - begin);
+    rows::axpy(factor, from + begin, wide, length, false);
+    rows::convert(wide, to + begin, length);
+  }
+}
+
 }  // namespace
 
 std::vector<Spec> L2Normalize::infer(std::span<const Spec> in) const {
@@ -69,14 +80,17 @@ std::vector<Spec> WeightNorm::infer(std::span<const Spec> in) const {
 }
 
 void WeightNorm::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
-  with_float(out[w].dtype, [&](auto zero) {
+  with_float(in[v].dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t dim = in[v].cols();
     for_rows(stream, in[v].rows(), dim, [&](int64_t row) {
       const T* direction = in[v].row<T>(row);
       const T length = std::sqrt(rows::dot(direction, direction, dim));
-      rows::axpy(in[g].as<T>()[row] / length, direction, out[w].row<T>(row), dim, false);
+      const T factor = in[g].as<T>()[row] / length;
       out[norm].as<T>()[row] = length;
+      if constexpr (std::is_same_v<T, float>)
+        if (out[w].dtype == Dtype::bf16) return scale_to_bf16(factor, direction, out[w].row<BFloat16>(row), dim);
+      rows::axpy(factor, direction, out[w].row<T>(row), dim, false);
     });
   });
 }

@@ -38,6 +38,7 @@ struct WeightNorm {
   enum Inputs { g, v };
   enum Outputs { w, norm };
   static constexpr uint32_t kWideInputs = ~0u;
+  static constexpr bool kOwnBf16 = true;
   static constexpr uint32_t kWideOutputGradients = bit(w);
   static constexpr uint32_t kDifferentiable = bit(g) | bit(v);
 
