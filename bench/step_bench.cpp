@@ -159,8 +159,8 @@ struct StepTimes {
   Times times;
   double flops;  ///< of one step
   size_t parameters;
-  size_t arena_bytes;  ///< most that was used at one time: activations, gradients of activations, optimizer
-                       ///< state
+  size_t arena_bytes;  ///< most that was used at one time: activations and their gradients
+  size_t state_bytes;  ///< in use all the time: parameters, gradients, optimizer state, crops
   Contention contention;
 };
 
@@ -178,6 +178,7 @@ StepTimes time_steps(Context& context, const Placement& placement, const TrainCo
       .locals = random_crops(context, augment.local_crops_number * config.batch_size,
                              augment.local_crops_size, config.channels),
       .images = {.images = config.batch_size, .batch = config.batch_size}};
+  context.arena().reset_peak();
   StepRunner runner({context, student, teacher, loss, optimizer});
   const RunPlan plan(config, 1000 * config.batch_size);
   int64_t number = 0;
@@ -195,7 +196,8 @@ StepTimes time_steps(Context& context, const Placement& placement, const TrainCo
   const Contention contention = contend(turns, seconds, step);
   runner.finish();
   return {times, flops_of_step(config, student), static_cast<size_t>(student.parameters().parameter_count()),
-          runner.peak_bytes(), contention};
+          runner.peak_bytes(),
+          student.parameters().bytes() + teacher.network().parameters().bytes() + context.arena().used_bytes(), contention};
 }
 
 nlohmann::json report(const StepCase& c, const StepTimes& measured, double matmul_flops) {
@@ -209,7 +211,8 @@ nlohmann::json report(const StepCase& c, const StepTimes& measured, double matmu
           {"gflop_per_s", flops_per_second * 1e-9},
           {"of_matmul", flops_per_second / matmul_flops},
           {"parameters", measured.parameters},
-          {"arena_mib", static_cast<double>(measured.arena_bytes) / (1 << 20)}};
+          {"arena_mib", static_cast<double>(measured.arena_bytes) / (1 << 20)},
+          {"memory_mib", static_cast<double>(measured.arena_bytes + measured.state_bytes) / (1 << 20)}};
   if (const Contention& met = measured.contention; !met.speeds.empty())
     result["beside_busy"] = {{"speed", met.speeds[met.speeds.size() / 2]},
                              {"speed_low", met.speeds.front()},
@@ -243,7 +246,7 @@ int run(int argc, char** argv) {
   int threads = 0, turns = 0;
   double seconds = 10;
   std::string filter, device = "cpu", precision = "f32";
-  bool json = false;
+  bool json = false, recompute = false;
   app.add_option("--device", device, "cpu, cuda or auto")->capture_default_str();
   app.add_option("--precision", precision, "f32 or bf16")->capture_default_str();
   app.add_option("--threads", threads, "0: one per processor");
@@ -251,6 +254,7 @@ int run(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--beside-busy", turns, "So many turns more, each alone and beside a process that takes half a processor");
   app.add_option("--filter", filter, "Only configurations whose name contains this");
+  app.add_flag("--recompute", recompute, "As for train; without configurations that it does not work for");
   app.add_flag("--json", json, "Print one JSON object instead of a table");
   CLI11_PARSE(app, argc, argv);
 
@@ -260,6 +264,8 @@ int run(int argc, char** argv) {
   const bool gpu = placement.device == Device::cuda;
   std::vector<StepCase> cases = gpu ? gpu_step_cases() : step_cases();
   std::erase_if(cases, [&](const StepCase& c) { return c.name.find(filter) == std::string::npos; });
+  if (recompute) std::erase_if(cases, [](const StepCase& c) { return c.config.arch == "conv_small"; });
+  for (StepCase& c : cases) c.config.recompute = recompute;
   check<UsageError>(!cases.empty(), "--filter ", filter, ": no configuration has that in its name");
 
   const Dtype operands = placement.bf16 ? Dtype::bf16 : placement.dtype;

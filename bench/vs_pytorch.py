@@ -388,7 +388,7 @@ def our_steps(args, case):
     if process.returncode != 0:
         sys.exit(f"{args.ours} failed: {errors.decode().strip()}")
     row = next(row for row in json.loads(output)["steps"] if row["name"] == case)
-    return row | {"peak": row["arena_mib"] if args.device == "cuda" else peak}
+    return row | {"peak": row["memory_mib"] if args.device == "cuda" else peak}
 
 
 def compare_case(args, case):

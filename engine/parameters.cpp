@@ -116,6 +116,7 @@ void ParameterStore::update_copies(Context& context) const {
 }
 
 void ParameterStore::initialize(size_t index, uint64_t seed) {
+  if (device() == Device::plan) return;
   const Entry& entry = entries_[index];
   const Philox philox(seed, Purpose::initialization);
   with_float(dtype(), [&](auto zero) {

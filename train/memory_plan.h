@@ -9,13 +9,18 @@ namespace dino {
 /// The memory that a run needs, in bytes.
 struct MemoryPlan {
   size_t parameters = 0;  ///< of student and teacher, with gradients and copies
-  size_t state = 0;       ///< of the optimizer, the center, and the crops of a step
+  size_t state = 0;       ///< of the optimizer and the center
+  size_t crops = 0;       ///< of this step on a GPU; on the host, also of those that the loader makes ahead
   size_t step = 0;        ///< most that activations and their gradients take at one time
-  size_t total() const { return parameters + state + step; }
+  size_t gaps = 0;        ///< that the arena leaves between these
+  size_t total() const { return parameters + state + crops + step + gaps; }
 };
 
 /// Goes through a step as `config` describes it without computing anything. What libraries and kernels take for themselves
 /// (on a GPU some hundred MiB) is not in it. Throws what a Trainer would.
 MemoryPlan plan_memory(const TrainConfig& config);
+
+/// The most memory that this process has had at one time, in bytes; 0 if the system does not tell.
+size_t peak_of_process();
 
 }  // namespace dino

@@ -57,17 +57,26 @@ class Validation {
   std::unique_ptr<Dataset> val_;
 };
 
-/// Says what a run on a GPU will need, and throws UsageError if the GPU does not have it.
+std::string size_text(size_t bytes) {
+  const double mib = static_cast<double>(bytes) / (1 << 20);
+  return mib < 1024 ? str(std::round(mib), " MiB") : str(std::round(mib / 1024 * 100) / 100, " GiB");
+}
+
+/// Says what a run will need, and throws UsageError if a GPU does not have it.
 void check_memory(const TrainConfig& config) {
-  if (placement(config).device != Device::cuda) return;
   const MemoryPlan plan = plan_memory(config);
+  const std::string parts = str("parameters and gradients ", size_text(plan.parameters), ", optimizer ", size_text(plan.state), ", crops ", size_text(plan.crops),
+                                ", activations ", size_text(plan.step + plan.gaps));
+  if (placement(config).device == Device::cpu) {
+    std::fprintf(stderr, "memory: %s: %s\n", size_text(plan.total()).c_str(), parts.c_str());
+    return;
+  }
   const size_t free = cuda::free_bytes();
-  const auto gib = [](size_t bytes) { return str(std::round(static_cast<double>(bytes) / (1 << 30) * 100) / 100, " GiB"); };
   const size_t fixed = plan.parameters, per_image = (plan.total() - fixed) / static_cast<size_t>(config.batch_size) + 1;
-  check<UsageError>(plan.total() <= free, "--batch-size ", config.batch_size, " needs ", gib(plan.total()), ", the GPU has ", gib(free),
-                    " free; --batch-size ", free > fixed ? (free - fixed) / per_image : 0, " or less may do, or --accumulate");
-  std::fprintf(stderr, "memory: %s of the GPU's free %s: parameters %s, state and crops %s, a step %s\n", gib(plan.total()).c_str(),
-               gib(free).c_str(), gib(plan.parameters).c_str(), gib(plan.state).c_str(), gib(plan.step).c_str());
+  check<UsageError>(plan.total() <= free, "--batch-size ", config.batch_size, " needs ", size_text(plan.total()), ", the GPU has ", size_text(free),
+                    " free; --batch-size ", free > fixed ? (free - fixed) / per_image : 0, " or less may do, or --accumulate",
+                    config.recompute || config.arch == "conv_small" ? "" : ", or --recompute");
+  std::fprintf(stderr, "memory: %s of the GPU's free %s: %s\n", size_text(plan.total()).c_str(), size_text(free).c_str(), parts.c_str());
 }
 
 /// The configuration that an earlier session wrote to `path`; empty if there was none.
@@ -157,6 +166,12 @@ class Session {
       }
     }
     return 0;
+  }
+
+  /// Says what the run needed.
+  void report_memory() const {
+    std::fprintf(stderr, "memory: at most %s of activations; %s of the whole process on the host\n", size_text(trainer_.peak_bytes()).c_str(),
+                 size_text(peak_of_process()).c_str());
   }
 
  private:
@@ -301,12 +316,15 @@ class Session {
 int run_session(const TrainConfig& asked) {
   check_config(asked);
   const TrainConfig config = with_precision(asked);
-  check_memory(config);
   const std::unique_ptr<Dataset> dataset = Dataset::open(config.data, static_cast<int>(config.channels));
   std::fprintf(stderr, "%zu images in %s\n", dataset->size(), config.data.c_str());
   const RunPlan plan(config, static_cast<int64_t>(dataset->size()));
+  check_memory(config);
   make_run_folder(config.out);
-  return Session(config, *dataset).run();
+  Session session(config, *dataset);
+  const int exit_code = session.run();
+  session.report_memory();
+  return exit_code;
 }
 
 }  // namespace dino

@@ -38,10 +38,11 @@ StepResult parts_of(const Tensor& memory, const StepResult& result) {
 
 }  // namespace
 
-StepRunner::StepRunner(TrainingState state) : state_(state) {
+StepRunner::StepRunner(TrainingState state, size_t planned_bytes)
+    : state_(state), bytes_before_(state.context.arena().used_bytes()) {
   Context& context = state_.context;
   if (context.device() == Device::cpu) return;
-  memory_ = std::make_unique<Arena>(Device::cuda);
+  memory_ = std::make_unique<Arena>(Device::cuda, planned_bytes);
   uploader_ = std::make_unique<CudaUploader>(context.cuda());
 }
 
@@ -103,7 +104,9 @@ std::optional<StepRunner::Unread> StepRunner::collect() {
   return Unread{pending.step, pending.micro_batches, parts_of(memory, mailbox.result)};
 }
 
-size_t StepRunner::peak_bytes() const { return memory_ ? memory_->peak_bytes() : state_.context.arena().peak_bytes(); }
+size_t StepRunner::peak_bytes() const {
+  return memory_ ? memory_->peak_bytes() : state_.context.arena().peak_bytes() - bytes_before_;
+}
 
 void StepRunner::upload(std::span<const Crops> micro_batches) {
   Context& context = state_.context;

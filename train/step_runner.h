@@ -17,7 +17,8 @@ namespace dino {
 /// step is recorded as a graph the second time it runs and replayed from then on, and reports come one step late.
 class StepRunner {
  public:
-  explicit StepRunner(TrainingState state);
+  /// `planned_bytes`: how much memory a step on a GPU will need, if that is known.
+  explicit StepRunner(TrainingState state, size_t planned_bytes = 0);
 
   /// A step that is done.
   struct Finished {
@@ -82,6 +83,7 @@ class StepRunner {
   std::optional<Unread> collect();
 
   TrainingState state_;
+  size_t bytes_before_;  // that lay in the context's arena before the first step
   std::optional<Pending> pending_;
 
   // On a GPU only. A graph's memory is kept apart: between steps everything in `memory_` is free.

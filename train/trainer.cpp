@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "train/checkpoint.h"
+#include "train/memory_plan.h"
 #include "train/options.h"
 #include "train/weights.h"
 
@@ -46,6 +47,13 @@ void initialize(Network& student, const std::string& path) {
   apply_weights(student.parameters(), weights, with_head, /*allow_partial=*/false);
 }
 
+/// What a step on a GPU will need; there one block of just that size leaves no gaps.
+size_t planned_bytes(const TrainConfig& config) {
+  if (placement(config).device != Device::cuda) return 0;
+  const MemoryPlan plan = plan_memory(config);
+  return plan.step + plan.gaps;
+}
+
 }  // namespace
 
 Trainer::Trainer(const TrainConfig& config, const Dataset& dataset)
@@ -57,7 +65,7 @@ Trainer::Trainer(const TrainConfig& config, const Dataset& dataset)
       teacher_(network_config(config), teacher_kind(config), placement(config), config.seed),
       loss_(context_, loss_config(config), config.out_dim, placement(config).dtype),
       optimizer_(context_, optimizer_config(config), student_.parameters()),
-      runner_(state()) {
+      runner_(state(), planned_bytes(config)) {
   if (!config.init.empty()) initialize(student_, config.init);
   teacher_.copy_from(student_);
 }

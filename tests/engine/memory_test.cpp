@@ -46,8 +46,34 @@ TEST_CASE("the same requests again need no more memory") {
       blocks.push_back(arena.allocate(i * 37000 % 3000000 + 1));
       if (i % 3 == 0) blocks.erase(blocks.begin() + static_cast<long>(blocks.size() / 2));
     }
-    if (step == 0) reserved = arena.reserved_bytes();
-    CHECK(arena.reserved_bytes() == reserved);
+    if (step == 0) reserved = arena.extent_bytes();
+    CHECK(arena.extent_bytes() == reserved);
   }
-  CHECK(arena.peak_bytes() <= arena.reserved_bytes());
+  CHECK(arena.peak_bytes() <= arena.extent_bytes());
+}
+
+TEST_CASE("blocks lie in a slab of the expected size as they lay in the one that the expectation comes from") {
+  const auto places = [](Arena& arena) {
+    Random random(7, Purpose::test, 2);
+    std::vector<Block> blocks;
+    std::vector<size_t> result;
+    const std::byte* first = nullptr;
+    for (int i = 0; i < 2000; ++i) {
+      if (blocks.empty() || random.below(5) < 3) {
+        blocks.push_back(arena.allocate(1 + random.below(1u << 20)));
+        if (!first) first = blocks.back().data();
+        result.push_back(static_cast<size_t>(blocks.back().data() - first));
+      } else {
+        std::swap(blocks[random.below(static_cast<uint32_t>(blocks.size()))], blocks.back());
+        blocks.pop_back();
+      }
+    }
+    return result;
+  };
+  Arena plan(Device::plan);
+  const std::vector<size_t> planned = places(plan);
+  CHECK(plan.extent_bytes() > plan.peak_bytes());
+  Arena exact(Device::plan, plan.extent_bytes());
+  CHECK(places(exact) == planned);
+  CHECK(exact.extent_bytes() == plan.extent_bytes());
 }

@@ -168,9 +168,9 @@ TEST_CASE("memory stops growing after the first step") {
   const Data data;
   Trainer trainer(data.config(), *data.images);
   trainer.train_step();
-  const size_t reserved = trainer.context().arena().reserved_bytes();
+  const size_t reserved = trainer.context().arena().extent_bytes();
   for (int step = 0; step < 5; ++step) trainer.train_step();
-  CHECK(trainer.context().arena().reserved_bytes() == reserved);
+  CHECK(trainer.context().arena().extent_bytes() == reserved);
 }
 
 TEST_CASE("impossible schedules are refused with the value that would do") {
