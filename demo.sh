@@ -51,8 +51,8 @@ echo "  untrained network   $untrained %"
 echo "  trained with DINO   $trained %"
 echo
 entropy=$(tail -n 1 "$out/log.jsonl" | sed -E 's/.*"marginal_entropy":([0-9]+\.[0-9]{2})[0-9]*.*/\1/')
-echo "The mean target has an entropy of $entropy nats (all 512 prototypes equally often: 6.24; collapsed: near 0)."
-awk -v entropy="$entropy" 'BEGIN { print (entropy > 3 ? "The run did not collapse." : "THE RUN COLLAPSED.") }'
+verdict=$(tail -n 1 "$out/log.jsonl" | sed -E 's/.*"verdict":"([a-z]+)".*/\1/')
+echo "The run is $verdict: the mean target has an entropy of $entropy nats (all 512 prototypes equally often: 6.24; collapsed: near 0)."
 "$dino_engine" report --run "$out" --data "$test" >/dev/null
 echo "Results: $out/report.html (open it in a browser), $out/checkpoint.safetensors (everything), $out/log.jsonl (each logged step),"
 echo "         $out/config.json (all options)."

@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kThreads) cls_forward(AttentionForward<T> task
     for (int u = 0; u < kUnroll; ++u) {
       const float dot = Team::dot(q, k[u]);  // of all lanes, whether or not there is a key
       if (first + u * Team::kTeams + Team::team() >= place.keys) continue;
-      const float score = dot * task.heads.scale * kLog2E, before = largest;
+      const float score = dot * task.heads.factor, before = largest;
       largest = fmaxf(before, score);
       const float shrink = exp2f(before - largest), p = exp2f(score - largest);
       total = total * shrink + p;

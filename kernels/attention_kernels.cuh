@@ -124,14 +124,6 @@ struct AttentionForward {
   HeadRows<const T> q, k, v;
   HeadRows<T> o;
   float* lse;  ///< [rows of q, heads]
-
-  /// The same for the groups that `chosen` chooses.
-  template <class Chosen>
-  AttentionForward where(const Chosen& chosen) const {
-    AttentionForward part = *this;
-    part.sequences = sequences.where(chosen);
-    return part;
-  }
 };
 
 template <class T>
@@ -147,14 +139,14 @@ struct AttentionBackward {
   __device__ float* delta_of(const HeadPlace& place) const {
     return delta + place.query * heads.heads + int64_t{place.head} * place.queries;
   }
-
-  template <class Chosen>
-  AttentionBackward where(const Chosen& chosen) const {
-    AttentionBackward part = *this;
-    part.sequences = sequences.where(chosen);
-    return part;
-  }
 };
+
+/// `task`, an AttentionForward or AttentionBackward, for the groups that `chosen` chooses.
+template <class Task, class Chosen>
+Task task_where(Task task, const Chosen& chosen) {
+  task.sequences = task.sequences.where(chosen);
+  return task;
+}
 
 /// Any head dim up to 256, f32 or bf16.
 template <class T>

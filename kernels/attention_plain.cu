@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<Columns>) plain_forwa
   const SharedPlan plan(dim);
   const SharedRows keys = plan.tile(0), values = plan.tile(1);
   copy_rows(plan.block(0), kBlockRows, task.q, place.query, place.first, place.queries, place.col, dim);
-  const float factor = task.heads.scale * kLog2E;  // powers of 2 instead of e
+  const float factor = task.heads.factor;  // powers of 2 instead of e
   float largest[kWarpRows], total[kWarpRows], sums[kWarpRows][Columns] = {};
 #pragma unroll
   for (int r = 0; r < kWarpRows; ++r) {

@@ -226,12 +226,12 @@ void tensor_attention_backward(CudaStream& stream, const AttentionBackward<bf16>
   const auto fits = [&](const EqualSequences& group) {
     return group.keys <= kLargestLength && Plan(group.keys).bytes() <= limit;
   };
-  const AttentionBackward<bf16> resident = task.where(fits);
+  const AttentionBackward<bf16> resident = task_where(task, fits);
   if (resident.sequences.longest() <= kShortLength)
     run_resident<1>(stream, resident);
   else
     run_resident<2>(stream, resident);
-  long_attention_backward(stream, task.where([&](const EqualSequences& group) { return !fits(group); }));
+  long_attention_backward(stream, task_where(task, [&](const EqualSequences& group) { return !fits(group); }));
 }
 
 }  // namespace dino::cuda

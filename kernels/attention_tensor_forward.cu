@@ -253,8 +253,8 @@ void run_stream(CudaStream& stream, AttentionForward<bf16> task) {
 }  // namespace attention_tensor_forward_cu
 
 void tensor_attention_forward(CudaStream& stream, const AttentionForward<bf16>& task) {
-  run_resident(stream, task.where([](const EqualSequences& group) { return group.keys <= kResidentKeys; }));
-  run_stream(stream, task.where([](const EqualSequences& group) { return group.keys > kResidentKeys; }));
+  run_resident(stream, task_where(task, [](const EqualSequences& group) { return group.keys <= kResidentKeys; }));
+  run_stream(stream, task_where(task, [](const EqualSequences& group) { return group.keys > kResidentKeys; }));
 }
 
 }  // namespace dino::cuda

@@ -160,8 +160,9 @@ void check_config(const TrainConfig& config) {
                                     std::pair{"--weight-decay-end", config.weight_decay_end}})
     check<UsageError>(value >= 0 && std::isfinite(value), flag, " ", value, " must not be negative");
   for (const auto& [flag, value] : {std::pair{"--log-every", config.log_every}, std::pair{"--accumulate", config.accumulate},
-                                    std::pair{"--eval-every", config.eval_every}, std::pair{"--out-dim", config.out_dim}})
+                                    std::pair{"--out-dim", config.out_dim}})
     check<UsageError>(value >= 1, flag, " ", value, " must be at least 1");
+  check<UsageError>(config.eval_every >= 0, "--eval-every ", config.eval_every, " must not be negative");
   check<UsageError>(config.loss == "ce" || config.sinkhorn == 0, "--sinkhorn needs --loss ce: MSE does not compare probabilities");
   check<UsageError>(!config.recompute || config.arch != "conv_small",
                     "--recompute works block by block of a transformer; --arch conv_small has none: use --recompute false");

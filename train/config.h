@@ -20,7 +20,7 @@ struct TrainConfig {
   // data
   std::string data;             ///< what to train on; see Dataset::open
   std::string val;              ///< labelled images for a k-NN score in the log
-  int64_t eval_every = 1;       ///< epochs between k-NN scores
+  int64_t eval_every = 0;       ///< epochs between scores; 0: 1 with val, else none; see train/validation.h
   int64_t channels = 3;
   std::vector<float> mean, deviation;
   bool shuffle = true;

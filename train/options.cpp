@@ -114,8 +114,8 @@ class Builder {
 void add_data(Builder& b, TrainConfig& c) {
   b.group("Data");
   b.add("data", c.data, "images to train on: a folder, a text file that lists images, .tar archives, IDX or CIFAR .bin files", {"data-path"});
-  b.add("val", c.val, "labelled images: a k-NN score of the teacher goes to the log");
-  b.add("eval-every", c.eval_every, "epochs between k-NN scores");
+  b.add("val", c.val, "labelled images: a k-NN score of the teacher goes to the log, and best.safetensors is the state with the highest");
+  b.add("eval-every", c.eval_every, "epochs between scores: of k-NN with --val, else of view retrieval, which needs no labels; 0: each epoch with --val, else never");
   b.add("channels", c.channels, "channels of the images that the network sees: 3, or 1 for grey");
   b.add("mean", c.mean, "mean per channel for the normalisation, in [0, 1] (default: ImageNet's for 3 channels, else 0.5)");
   b.add("std", c.deviation, "standard deviation per channel (default: ImageNet's for 3 channels, else 0.5)");

@@ -9,8 +9,6 @@
 
 #include "engine/atomic_file.h"
 #include "train/bad_images.h"
-#include "train/evaluate/features.h"
-#include "train/evaluate/knn.h"
 #include "kernels/cuda_memory.h"
 #include "train/doctor.h"
 #include "train/log.h"
@@ -19,6 +17,7 @@
 #include "train/progress.h"
 #include "train/signals.h"
 #include "train/tensorboard.h"
+#include "train/validation.h"
 
 namespace dino {
 namespace fs = std::filesystem;
@@ -29,33 +28,6 @@ void make_run_folder(const std::string& path) {
   fs::create_directories(path, error);
   check<UsageError>(!error, "--out ", path, ": cannot be made: ", error.message());
 }
-
-/// The k-NN score of the teacher on labelled images that training does not see.
-class Validation {
- public:
-  Validation(const TrainConfig& config, const Dataset& train)
-      : config_(config), train_(train), val_(Dataset::open(config.val, static_cast<int>(config.channels))) {
-    check<UsageError>(train.labelled() && val_->labelled(),
-                      "--val needs labels in --data and --val: class sub-folders or another labelled source");
-  }
-
-  /// Top-1 in percent with 20 neighbours (or as many as there are).
-  double score(Trainer& trainer) const {
-    const FeatureConfig features{.images = {.size = config_.augment.global_crops_size,
-                                            .channels = static_cast<int>(config_.channels),
-                                            .mean = config_.mean,
-                                            .deviation = config_.deviation}};
-    const Backbone& backbone = trainer.teacher().network().backbone();
-    const FeatureSet train = extract_features(trainer.context(), backbone, train_, features);
-    const FeatureSet val = extract_features(trainer.context(), backbone, *val_, features);
-    return knn(trainer.context(), train, val, KnnConfig{.k = {20}}).scores.front().top1;
-  }
-
- private:
-  const TrainConfig& config_;
-  const Dataset& train_;
-  std::unique_ptr<Dataset> val_;
-};
 
 std::string size_text(size_t bytes) {
   const double mib = static_cast<double>(bytes) / (1 << 20);
@@ -142,7 +114,8 @@ class Session {
     log_.emplace((out / "log.jsonl").string(), trainer_.step());
     if (config.tensorboard && !trainer_.finished()) tensorboard_.emplace(config.out, trainer_.step());
     for (const nlohmann::json& line : log_->lines()) diagnosis_ = doctor_.examine(signs_of(line));
-    if (!config.val.empty()) validation_.emplace(config_, dataset);
+    validation_ = make_validation(config_, dataset);
+    for (const nlohmann::json& line : log_->lines()) best_score_ = std::max(best_score_, score_in(line));
   }
 
   int run() {
@@ -221,7 +194,7 @@ class Session {
     trainer_.save(checkpoint_);
     throw DataError(str(bad_images_.path(), " lists ", bad_images_.count(), " images that could not be read, more than the share of ",
                         config_.max_bad_fraction, " that --max-bad-fraction allows; the state is in ", checkpoint_,
-                        ", and a larger share goes on from there"));
+                        "; mend or remove the images and delete the list, or allow a larger share, to go on from there"));
   }
 
   void stop_if_diverged(int64_t step, const StepReport& report, ProgressLine& progress) {
@@ -260,14 +233,31 @@ class Session {
     for (const auto& [name, value] : signs)
       if (std::isfinite(value)) line[name] = value;
     const auto epoch = (step + 1) / trainer_.plan().steps_per_epoch;
-    const bool due = plan.last_of_epoch && epoch % config_.eval_every == 0;
-    if (validation_ && (due || trainer_.finished())) {
-      line["knn_top1"] = validation_->score(trainer_);
-      std::fprintf(stderr, "\nk-NN (k 20, T 0.07) after step %ld: %.2f\n", static_cast<long>(step + 1), line["knn_top1"].get<double>());
-    }
+    const bool due = plan.last_of_epoch && epoch % std::max<int64_t>(1, config_.eval_every) == 0;
+    if (validation_ && (due || trainer_.finished())) evaluate(line, progress);
     diagnose(line, progress);
     log_->write(line);
     if (tensorboard_) tensorboard_->write(line);
+  }
+
+  /// The score in a line of the log, or -1.
+  double score_in(const nlohmann::json& line) const {
+    const auto found = validation_ ? line.find(validation_->name()) : line.end();
+    return found != line.end() && found->is_number() ? found->get<double>() : -1;
+  }
+
+  /// Adds the score to `line`, and keeps the state if there was no better one.
+  void evaluate(nlohmann::json& line, ProgressLine& progress) {
+    const double score = validation_->score(trainer_);
+    line[validation_->name()] = score;
+    const bool best = score > best_score_;
+    char text[128];
+    std::snprintf(text, sizeof text, "%s after step %ld: %.2f%s", validation_->title(), static_cast<long>(trainer_.step()), score,
+                  best ? ", the best so far" : "");
+    progress.say(text);
+    if (!best) return;
+    best_score_ = score;
+    trainer_.save((fs::path(config_.out) / "best.safetensors").string());
   }
 
   bool checkpoint_due() const {
@@ -307,7 +297,8 @@ class Session {
   std::optional<TensorBoardLog> tensorboard_;
   Doctor doctor_;
   Diagnosis diagnosis_;
-  std::optional<Validation> validation_;
+  std::unique_ptr<Validation> validation_;
+  double best_score_ = -1;  ///< of validation_, in this run
   int64_t bad_steps_ = 0;
 };
 

@@ -7,7 +7,8 @@ namespace dino {
 
 /// Trains from what lies in `config.out` to the end of the schedule, or until a signal asks to stop: checkpoints, log,
 /// progress and scores included. Returns the program's exit code: 0, or 75, 130 or 143 after a signal, with the state
-/// saved. Throws DivergedError after too many steps with a non-finite loss or gradient, with the state before them saved.
+/// saved. Throws, also with the state saved: DivergedError after too many steps with a non-finite loss or gradient, and
+/// for a collapse with `--on-collapse stop`; DataError when more images than `max_bad_fraction` cannot be read.
 int run_session(const TrainConfig& config);
 
 }  // namespace dino

@@ -39,6 +39,8 @@ void add_pictures(const Options& options, const RunRecord& run, ReportExtras& ex
       extras.pictures.push_back(feature_pictures(context, run, weights, *dataset, options.images));
   } catch (const DataError& error) {
     extras.notes.push_back(str("Pictures: ", error.what(), ". --data says where the images are now."));
+  } catch (const FormatError& error) {
+    extras.notes.push_back(str("Pictures: ", error.what()));
   }
 }
 

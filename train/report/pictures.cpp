@@ -114,7 +114,13 @@ PictureTable crop_pictures(const RunRecord& run, const Dataset& dataset, int cou
   PictureTable table{"What the networks see", "One image a row: the whole, the two global crops, and some of the local ones.", {}};
   CropScratch scratch;
   for (const size_t index : spread(dataset.size(), static_cast<size_t>(count))) {
-    const Image image = dataset.load(index);
+    Image image;
+    try {
+      image = dataset.load(index);
+    } catch (const DataError& error) {  // the other images are still worth showing
+      table.rows.push_back({str(name_of_image(dataset, index), ": ", error.what()), {}});
+      continue;
+    }
     PictureRow row{name_of_image(dataset, index), {picture("whole image", image)}};
     for (int crop = 0; crop < std::min(config.crops(), 2 + kLocalCrops); ++crop) {
       const CropPlan plan = plan_crop(config, image.height, image.width, index, crop);

@@ -60,6 +60,7 @@ const std::vector<Group>& results() {
       {"Loss (nats)", {{"loss", "loss"}}, true},
       {"Targets (nats)", {{"marginal_entropy", "entropy of the mean target"}, {"teacher_entropy", "mean entropy of targets"}, {"kl", "KL to the student"}}, true},
       {"k-NN on --val (%)", {{"knn_top1", "top-1"}}},
+      {"View retrieval (%)", {{"view_retrieval_top1", "top-1"}}},
       {"Prototypes in use (share)", {{"prototypes_used", "in use"}}},
       {"Images that could not be read, per logged step", {{"bad_images", "images"}}}};
   return groups;
@@ -111,10 +112,12 @@ class Page {
     fact("epochs", str(short_number(last["epoch"].get<double>()), " of ", short_number(run_.config.epochs)));
     fact("images seen", std::to_string(steps * run_.config.batch_size));
     if (const auto losses = run_.values("loss"); !losses.empty()) fact("last loss", str(short_number(losses.back().second), " (ln K ", short_number(uniform_entropy(), 3), ")"));
-    if (const auto scores = run_.values("knn_top1"); !scores.empty()) {
+    for (const auto& [key, title] : {std::pair{"knn_top1", "k-NN"}, std::pair{"view_retrieval_top1", "view retrieval"}}) {
+      const auto scores = run_.values(key);
+      if (scores.empty()) continue;
       const auto best = std::max_element(scores.begin(), scores.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-      fact("k-NN, last", short_number(scores.back().second) + " %");
-      fact("k-NN, best", str(short_number(best->second), " % at epoch ", short_number(best->first)));
+      fact(str(title, ", last"), short_number(scores.back().second) + " %");
+      fact(str(title, ", best"), str(short_number(best->second), " % at epoch ", short_number(best->first)));
     }
     text_ += "</div>";
   }
