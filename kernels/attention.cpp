@@ -255,6 +255,8 @@ std::vector<Case<Attention>> Attention::cases(Tiny) {
           attention_case({{1, 5, 4}}, 1, 3, false), attention_case({{1, 5, 4}}, 1, 3, true),
           // Heads of 64, which tensor cores take: less than a tile, and tiles with tails of 5, 2 and 5 rows.
           attention_case({{2, 1, 1}, {1, 2, 3}}, 2, 64, false), attention_case({{1, 7, 7}, {2, 6, 6}}, 1, 64, false),
+          // A tail of one row after whole vectors, and blocks of queries of an odd length.
+          attention_case({{2, 8, 8}, {1, 4, 4}}, 1, 32, false), attention_case({{1, 8, 18}}, 1, 32, false),
           // Several heads of short sequences beside each other where long ones determine the size of a block.
           attention_case({{1, 14, 14}, {4, 6, 6}, {1, 1, 1}}, 1, 64, false), attention_case({{1, 6, 6}, {2, 1, 1}}, 2, 64, true),
           attention_case({{3, 1, 1}, {1, 5, 5}, {2, 1, 3}, {1, 4, 4}}, 2, 64, false),

@@ -4,6 +4,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "kernels/attention_dot_products.h"
 #include "kernels/rows.h"
 
 #ifndef DINO_ATTENTION_HEAD_LAYOUT
@@ -402,25 +403,29 @@ HWY_EXPORT(BackwardBf16);
 size_t forward_scratch_bytes(const Size& size) {
   const int64_t block = Blocks(size).largest();
   const int64_t copies = 2 * (size.queries + size.keys) * padded(size.dim);
-  return static_cast<size_t>((block + size.dim) * padded(size.keys) + 2 * padded(block) + copies) * sizeof(float);
+  const auto bytes = static_cast<size_t>((block + size.dim) * padded(size.keys) + 2 * padded(block) + copies) * sizeof(float);
+  return std::max(bytes, dot_products::forward_scratch_bytes(size));
 }
 
 size_t backward_scratch_bytes(const Size& size) {
   const int64_t block = Blocks(size).largest();
   const int64_t copies = 4 * (size.queries + size.keys) * padded(size.dim);
-  return static_cast<size_t>(2 * (block + size.dim) * padded(size.keys) + copies) * sizeof(float);
+  const auto bytes = static_cast<size_t>(2 * (block + size.dim) * padded(size.keys) + copies) * sizeof(float);
+  return std::max(bytes, dot_products::backward_scratch_bytes(size));
 }
 
 void forward(const Forward<float>& head, std::byte* scratch) {
   HWY_DYNAMIC_DISPATCH(ForwardF32)(head, reinterpret_cast<float*>(scratch));
 }
 void forward(const Forward<BFloat16>& head, std::byte* scratch) {
+  if (dot_products::suits(head.size)) return dot_products::forward(head, scratch);
   HWY_DYNAMIC_DISPATCH(ForwardBf16)(head, reinterpret_cast<float*>(scratch));
 }
 void backward(const Backward<float>& head, std::byte* scratch) {
   HWY_DYNAMIC_DISPATCH(BackwardF32)(head, reinterpret_cast<float*>(scratch));
 }
 void backward(const Backward<BFloat16>& head, std::byte* scratch) {
+  if (dot_products::suits(head.size)) return dot_products::backward(head, scratch);
   HWY_DYNAMIC_DISPATCH(BackwardBf16)(head, reinterpret_cast<float*>(scratch));
 }
 

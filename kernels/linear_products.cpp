@@ -7,7 +7,8 @@
 #include <tuple>
 
 #include "kernels/gemm.h"
-#include "kernels/rows.h"
+#include "kernels/linear_pairs.h"
+#include "kernels/product_pieces.h"
 
 namespace dino {
 namespace {
@@ -16,21 +17,6 @@ using Tag = dnnl::memory::format_tag;
 using Type = dnnl::memory::data_type;
 
 Type type_of(Dtype dtype) { return dtype == Dtype::bf16 ? Type::bf16 : Type::f32; }
-
-int64_t pieces_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
-
-/// [0, n) in `count` pieces of equal size, a multiple of `unit`, but for the last.
-struct Cut {
-  int64_t n, size, count;
-
-  Cut(int64_t n, int64_t wanted, int64_t unit) : n(n) {
-    const int64_t pieces = std::max<int64_t>(1, pieces_of(n, wanted));
-    size = pieces_of(pieces_of(n, pieces), unit) * unit;
-    count = pieces_of(n, size);
-  }
-  int64_t begin(int64_t piece) const { return piece * size; }
-  int64_t length(int64_t piece) const { return std::min(size, n - begin(piece)); }
-};
 
 /// One matmul primitive: x [rows, k] · weight [k, n] + bias → y [rows, n].
 struct MatmulKey {
@@ -256,48 +242,8 @@ class RowProducts {
   Cut rows_, cols_;
 };
 
-/// The pieces of one multiply_columns: tiles of columns of a, times parts of the rows, whose sums are added
-/// up in order.
-struct ColumnPieces {
-  Cut tiles, parts;
-
-  ColumnPieces(const View& a, int64_t tile, int64_t least_rows)
-      : tiles(a.cols(), tile, 16),
-        parts(a.rows(),
-              std::max(least_rows, pieces_of(a.rows(), std::max<int64_t>(1, kPieces / tiles.count))), 16) {}
-  int64_t count() const { return tiles.count * parts.count; }
-
- private:
-  static constexpr int64_t kPieces = 24;
-};
-
-/// Runs product(tile, part, where to write [columns of the tile, n], thread), and adds up.
-template <class Product>
-void sum_parts(CpuStream& stream, const ColumnPieces& pieces, const View& result, bool add,
-               const Product& product) {
-  const int64_t m = result.rows(), n = result.cols();
-  const bool direct = pieces.parts.count == 1 && !add;
-  float* partial = direct ? nullptr
-                          : reinterpret_cast<float*>(stream.shared_scratch(
-                                static_cast<size_t>(pieces.parts.count * m * n) * sizeof(float)));
-  stream.pool().parallel(pieces.count(), [&](int64_t piece, int thread) {
-    const int64_t tile = piece % pieces.tiles.count, part = piece / pieces.tiles.count,
-                  row = pieces.tiles.begin(tile);
-    product(tile, part,
-            direct ? Matrix<float>{result.row<float>(row), result.row_stride}
-                   : Matrix<float>{partial + (part * m + row) * n, n},
-            thread);
-  });
-  if (direct) return;
-  stream.pool().for_ranges(m, std::max<int64_t>(1, 16384 / n), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row)
-      for (int64_t part = 0; part < pieces.parts.count; ++part)
-        rows::axpy(1.0f, partial + (part * m + row) * n, result.row<float>(row), n, add || part > 0);
-  });
-}
-
 void columns_f32(CpuStream& stream, const View& a, const View& b, const View& result, bool add) {
-  const ColumnPieces pieces(a, 96, 2048);
+  const ColumnPieces pieces(a, 96, 2048, 24);
   sum_parts(stream, pieces, result, add, [&](int64_t tile, int64_t part, Matrix<float> to, int) {
     const int64_t row = pieces.parts.begin(part);
     gemm_serial(pieces.tiles.length(tile), b.cols(), pieces.parts.length(part), 1.0f,
@@ -320,7 +266,7 @@ std::byte* dense_part(const View& x, int64_t row, int64_t rows, int64_t col, int
 void columns_bf16(CpuStream& stream, const View& a, const View& b, const View& result, bool add) {
   auto& primitives = stream.cache<Primitives>();
   // Tiles of columns are copied to be dense; long sums have enough parts without tiles.
-  const ColumnPieces pieces(a, a.rows() >= kLongSum ? a.cols() : 192, 512);
+  const ColumnPieces pieces(a, a.rows() >= kLongSum ? a.cols() : 192, 512, 24);
   const int64_t n = b.cols();
   const auto find = [&](int64_t tile, int64_t part) -> const Columns& {
     return primitives.find(ColumnsKey{pieces.parts.length(part), pieces.tiles.length(tile), n});
@@ -365,11 +311,13 @@ bool multiplies_bf16_natively() { return has_instructions(dnnl::cpu_isa::avx512_
 void multiply_rows(CpuStream& stream, const View& x, const View& weight, bool transposed, const View& bias,
                    const View& y, bool add) {
   if (y.count() == 0) return;
+  if (pairs::multiplies_rows(x, weight, transposed, y)) return pairs::multiply_rows(stream, x, weight, transposed, bias, y, add);
   with_errors_named([&] { RowProducts(stream, x, weight, transposed, bias, y, add).run(); });
 }
 
 void multiply_columns(CpuStream& stream, const View& a, const View& b, const View& result, bool add) {
   if (a.dtype == Dtype::f32) return columns_f32(stream, a, b, result, add);
+  if (pairs::multiplies_columns(a, b, result)) return pairs::multiply_columns(stream, a, b, result, add);
   with_errors_named([&] { columns_bf16(stream, a, b, result, add); });
 }
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/gelu_avx512.h"
 #include "kernels/rows.h"
 
 // The arithmetic of rows with values in bf16: strips that stay in the first cache are widened, computed in
@@ -81,6 +82,7 @@ void normalize_backward(const float* x, float mean, float rstd, const float* gam
 }
 
 void gelu(const BFloat16* x, BFloat16* y, int64_t n) {
+  if (gelu_avx512::supported()) return gelu_avx512::forward(x, y, n);
   Strip strip;
   for_strips(n, [&](int64_t begin, int64_t count) {
     gelu(strip.of(x + begin, count), strip.values, count);
@@ -89,6 +91,7 @@ void gelu(const BFloat16* x, BFloat16* y, int64_t n) {
 }
 
 void gelu_backward(const BFloat16* x, const BFloat16* dy, BFloat16* dx, int64_t n, bool add) {
+  if (gelu_avx512::supported()) return gelu_avx512::backward(x, dy, dx, n, add);
   Strip wide_x, wide_dy, result;
   for_strips(n, [&](int64_t begin, int64_t count) {
     if (add) result.of(dx + begin, count);
