@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <string>
@@ -37,8 +39,21 @@ std::string unknown_argument(CLI::App& app) {
   return dino::str(command.get_name(), ": ", unknown, " is not known", near.empty() ? "" : dino::str("; did you mean ", near, "?"));
 }
 
+/// Where errors go: stderr, also after `be_quiet`.
+std::FILE* errors = stderr;
+
+/// Sends all that is written to stderr nowhere, but for errors.
+void be_quiet() {
+  const int copy = dup(STDERR_FILENO);
+  std::FILE* const kept = copy < 0 ? nullptr : fdopen(copy, "w");
+  if (!kept) return;
+  errors = kept;
+  static_cast<void>(std::freopen("/dev/null", "w", stderr));
+}
+
 int fail(int code, const std::string& message) {
-  std::fprintf(stderr, "dino_engine: %s\n", message.c_str());
+  std::fprintf(errors, "dino_engine: %s\n", message.c_str());
+  std::fflush(errors);
   return code;
 }
 
@@ -46,6 +61,8 @@ int run_program(int argc, char** argv) {
   CLI::App app{"Trains DINO (self-distillation with no labels) on a folder of images and turns the result into features.", "dino_engine"};
   app.set_version_flag("--version", DINO_VERSION);
   app.require_subcommand(1);
+  app.fallthrough();  // so that --quiet may also come behind the command
+  app.add_flag_callback("-q,--quiet", be_quiet, "Nothing on stderr but errors");
   app.footer("Exit codes: 0 done; 1 failure; 2 usage or configuration; 3 data; 4 diverged or collapsed; 75 saved, please start again; 130, 143 stopped by signal, state saved.");
   int exit_code = 0;
   dino::add_train_command(app, exit_code);
@@ -55,6 +72,7 @@ int run_program(int argc, char** argv) {
   dino::add_convert_command(app);
   dino::add_report_command(app);
   dino::add_info_command(app);
+  dino::add_manual_commands(app);
   std::vector<std::string> arguments = normalized_arguments(argc, argv);
   std::reverse(arguments.begin(), arguments.end());  // the order that CLI11 takes
   try {

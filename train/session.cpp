@@ -118,10 +118,10 @@ class Session {
     for (const nlohmann::json& line : log_->lines()) best_score_ = std::max(best_score_, score_in(line));
   }
 
-  int run() {
+  int run(bool every_step) {
     const RunPlan& plan = trainer_.plan();
     SignalGuard signals;
-    ProgressLine progress(trainer_.step(), plan.last_step, config_.epochs, config_.batch_size, std::log(static_cast<double>(config_.out_dim)));
+    ProgressLine progress(trainer_.step(), plan.last_step, config_.epochs, config_.batch_size, std::log(static_cast<double>(config_.out_dim)), every_step);
     while (!trainer_.finished()) {
       const StepPlan plan_of_step = plan.at(config_, trainer_.step());
       if (const auto done = trainer_.advance()) take(*done, progress);
@@ -304,7 +304,7 @@ class Session {
 
 }  // namespace
 
-int run_session(const TrainConfig& asked) {
+int run_session(const TrainConfig& asked, bool every_step) {
   check_config(asked);
   const TrainConfig config = with_precision(asked);
   const std::unique_ptr<Dataset> dataset = Dataset::open(config.data, static_cast<int>(config.channels));
@@ -313,7 +313,7 @@ int run_session(const TrainConfig& asked) {
   check_memory(config);
   make_run_folder(config.out);
   Session session(config, *dataset);
-  const int exit_code = session.run();
+  const int exit_code = session.run(every_step);
   session.report_memory();
   return exit_code;
 }

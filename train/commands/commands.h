@@ -15,6 +15,8 @@ void add_attention_command(CLI::App& parent);
 void add_convert_command(CLI::App& parent);
 void add_report_command(CLI::App& parent);
 void add_info_command(CLI::App& parent);
+/// `completion` and `manual`, which print what the commands of `parent` say of themselves; they come last.
+void add_manual_commands(CLI::App& parent);
 
 /// The commands under `eval`, for `add_eval_commands`.
 void add_eval_knn_command(CLI::App& eval);
