@@ -74,3 +74,23 @@ TEST_CASE("kernels live in namespaces named after their files") {
   });
   CHECK(seen > 30);
 }
+
+TEST_CASE("the code in docs/embedding.md is part of the program that the tests build against an installed copy") {
+  const auto lines_of = [](const std::string& name) {
+    std::ifstream file(fs::path(DINO_SOURCE_DIR) / name);
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(file, line);) lines.push_back(line.substr(std::min(line.size(), line.find_first_not_of(' '))));
+    return lines;
+  };
+  const auto program = lines_of("tests/consumer/main.cpp"), page = lines_of("docs/embedding.md");
+  int blocks = 0;
+  for (auto line = page.begin(); line != page.end(); ++line) {
+    if (*line != "```cpp") continue;
+    const auto end = std::find(line, page.end(), "```");
+    INFO("the block that begins with " << line[1]);
+    CHECK(std::search(program.begin(), program.end(), line + 1, end) != program.end());
+    ++blocks;
+    line = end;
+  }
+  CHECK(blocks == 6);
+}
