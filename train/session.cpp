@@ -11,6 +11,7 @@
 #include "train/bad_images.h"
 #include "kernels/cuda_memory.h"
 #include "train/doctor.h"
+#include "train/information.h"
 #include "train/log.h"
 #include "train/memory_plan.h"
 #include "train/options.h"
@@ -111,6 +112,7 @@ class Session {
     }
     TrainConfig shown = config;
     write_file((out / "config.json").string(), {bytes_of_text(to_json(options_of(shown)).dump(2) + "\n")});
+    write_file((out / "machine.json").string(), {bytes_of_text(build_and_machine().dump(2) + "\n")});
     log_.emplace((out / "log.jsonl").string(), trainer_.step());
     if (config.tensorboard && !trainer_.finished()) tensorboard_.emplace(config.out, trainer_.step());
     for (const nlohmann::json& line : log_->lines()) diagnosis_ = doctor_.examine(signs_of(line));

@@ -55,8 +55,9 @@ TEST_CASE("a report shows what was logged, needs nothing else, and takes no name
   // deviation and rank of the features, and the teacher's half-life in steps and epochs.
   CHECK(count_of(html, "<svg") == 9 + 6);
   CHECK(count_of(html, "src=\"data:image/png;base64,") == count_of(html, "<img"));
-  // Crops: 3 images of 1 + 2 + 2 pictures. Three checkpoints: 3 images with attention and 5 neighbours.
-  CHECK(count_of(html, "<img") == 3 * 5 + 3 * 3 * 7);
+  // Crops: 3 images of 1 + 2 + 2 pictures. Three checkpoints: 3 images with attention and 5 neighbours. 3 hardest images with 2 crops.
+  CHECK(count_of(html, "<img") == 3 * 5 + 3 * 3 * 7 + 3 * 3);
+  CHECK(html.find("Machine of the run") != std::string::npos);
   for (const char* outside : {"http:", "https:", "<script", "url(", "<link", "@import"}) {
     INFO(outside);
     CHECK(html.find(outside) == std::string::npos);

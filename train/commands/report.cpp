@@ -37,6 +37,7 @@ void add_pictures(const Options& options, const RunRecord& run, ReportExtras& ex
     Context context(options.threads, device_named(options.device));
     for (const std::string& weights : stages_of(run.weights))
       extras.pictures.push_back(feature_pictures(context, run, weights, *dataset, options.images));
+    if (!run.weights.empty()) extras.pictures.push_back(hardest_pictures(context, run, run.weights.back(), *dataset, options.images));
   } catch (const DataError& error) {
     extras.notes.push_back(str("Pictures: ", error.what(), ". --data says where the images are now."));
   } catch (const FormatError& error) {

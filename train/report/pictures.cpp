@@ -8,6 +8,7 @@
 #include "augment/geometry.h"
 #include "train/evaluate/attention_maps.h"
 #include "train/evaluate/features.h"
+#include "train/evaluate/views.h"
 #include "train/png.h"
 #include "train/report/markup.h"
 #include "train/weights.h"
@@ -153,6 +154,26 @@ PictureTable feature_pictures(Context& context, const RunRecord& run, const std:
     for (const size_t other : gallery.nearest(query, kNeighbours))
       row.pictures.push_back(picture(short_number(gallery.cosine(query, other), 2) + " " + name_of_image(dataset, gallery.indices[other]),
                                      dataset.load(gallery.indices[other])));
+    table.rows.push_back(std::move(row));
+  }
+  return table;
+}
+
+PictureTable hardest_pictures(Context& context, const RunRecord& run, const std::string& weights, const Dataset& dataset, int count) {
+  LoadOptions options{.path = weights};
+  options.placement.device = context.device();
+  const LoadedBackbone network = load_backbone(options);
+  const AugmentConfig augment = augment_config(run.config);
+  const Views views = two_views(context, network.backbone, dataset, augment);
+  std::vector<std::pair<float, size_t>> cosines;
+  for (size_t i = 0; i < views.images.size(); ++i) cosines.emplace_back(views.cosine(i, i), i);
+  const size_t shown = std::min(cosines.size(), static_cast<size_t>(count));
+  std::partial_sort(cosines.begin(), cosines.begin() + static_cast<ptrdiff_t>(shown), cosines.end());
+  PictureTable table{"Hardest images", str("Of ", views.images.size(), " images, those whose two random crops have the least similar features, with the cosine."), {}};
+  for (size_t i = 0; i < shown; ++i) {
+    const size_t index = views.images[cosines[i].second];
+    PictureRow row{str(short_number(cosines[i].first, 2), " ", name_of_image(dataset, index)), {picture("image", dataset.load(index))}};
+    for (int view = 0; view < 2; ++view) row.pictures.push_back(picture("crop", to_bytes(view_of(dataset, augment, index, view), augment.global_crops_size, augment)));
     table.rows.push_back(std::move(row));
   }
   return table;

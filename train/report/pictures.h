@@ -32,4 +32,8 @@ PictureTable crop_pictures(const RunRecord& run, const Dataset& dataset, int cou
 /// over the heads, where it is a transformer, and the images with the nearest features among at most 2,000 others.
 PictureTable feature_pictures(Context& context, const RunRecord& run, const std::string& weights, const Dataset& dataset, int count);
 
+/// The `count` images that the network of `weights` recognises least: of at most 1,024, those whose two random global crops have
+/// the smallest cosine of features.
+PictureTable hardest_pictures(Context& context, const RunRecord& run, const std::string& weights, const Dataset& dataset, int count);
+
 }  // namespace dino

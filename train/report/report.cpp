@@ -92,7 +92,8 @@ class Page {
     if (!extras_.notes.empty()) text_ += "<h2>Not shown</h2>";
     for (const std::string& note : extras_.notes) text_ += str("<p>", escaped(note), "</p>");
     names_and_values("Configuration", run_.options);
-    names_and_values("Machine that made this report", extras_.machine);
+    if (run_.machine.is_object()) names_and_values("Machine of the run", run_.machine);
+    else names_and_values("Machine that made this report", extras_.machine);
     return std::move(text_) + "</body></html>\n";
   }
 

@@ -64,6 +64,8 @@ RunRecord read_run(const std::string& folder) {
   std::vector<Option> options = options_of(run.config);
   read_config_file(config, options);
   run.options = to_json(options);
+  std::ifstream machine(fs::path(folder) / "machine.json");
+  run.machine = nlohmann::json::parse(machine, nullptr, false);
   run.log = read_log((fs::path(folder) / "log.jsonl").string());
   run.weights = checkpoints(folder);
   return run;

@@ -13,6 +13,7 @@ struct RunRecord {
   std::string folder;
   TrainConfig config;
   nlohmann::json options;            ///< config.json
+  nlohmann::json machine;            ///< machine.json: names and values of where the run was last; null if there is none
   std::vector<nlohmann::json> log;   ///< the objects of log.jsonl, in its order
   std::vector<std::string> weights;  ///< checkpoints that were kept, oldest first, and the last one
 
