@@ -84,6 +84,12 @@ std::unique_ptr<Dataset> Dataset::open(const std::string& path, int channels) {
   return open_list(paths.front(), channels);
 }
 
+StoredImage Dataset::stored(size_t index) const {
+  Image image = load(index);
+  const ImageHeader header{.format = ImageFormat::pixels, .width = image.width, .height = image.height, .channels = image.channels};
+  return {std::move(image.pixels), header};
+}
+
 void Dataset::number_classes(const std::vector<std::string>& of_image) {
   std::map<std::string, int> numbers;
   for (const std::string& name : of_image) {

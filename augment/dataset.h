@@ -7,8 +7,15 @@
 
 #include "augment/decode.h"
 #include "augment/image.h"
+#include "augment/image_header.h"
 
 namespace dino {
+
+/// An image as its source holds it: an encoded file, or bare pixels.
+struct StoredImage {
+  std::vector<uint8_t> bytes;
+  ImageHeader header;
+};
 
 /// A numbered set of images, some with class labels. Reading is thread safe.
 class Dataset {
@@ -50,6 +57,14 @@ class Dataset {
   virtual Image load_reduced(size_t index, const ReductionChoice& choose) const {
     static_cast<void>(choose);
     return load(index);
+  }
+
+  /// What the source holds, with nothing decoded. Throws DataError if it cannot be read.
+  virtual StoredImage stored(size_t index) const;
+  /// Path of the file that holds the image, perhaps with others; empty if it lies in none.
+  virtual std::string file(size_t index) const {
+    static_cast<void>(index);
+    return {};
   }
 
  protected:

@@ -29,6 +29,12 @@ class CifarDataset : public Dataset {
     }
     return channels_ == 3 ? std::move(image) : to_channels(image.view(), channels_);
   }
+  StoredImage stored(size_t index) const override {
+    check(index < size(), "CIFAR: image ", index, " of ", size());
+    const uint8_t* begin = planes_.data() + index * 3 * kPlane;
+    return {{begin, begin + 3 * kPlane}, {.format = ImageFormat::pixels, .width = kSide, .height = kSide, .channels = 3}};
+  }
+  std::string file(size_t index) const override { return name(index).substr(0, name(index).rfind(':')); }
 
  private:
   void add_file(const std::string& path) {

@@ -30,6 +30,12 @@ class FileDataset : public Dataset {
   Image load_reduced(size_t index, const ReductionChoice& choose) const override {
     return decode_reduced(read_file(name(index)), channels_, name(index), choose);
   }
+  StoredImage stored(size_t index) const override {
+    std::vector<uint8_t> bytes = read_file(name(index));
+    const ImageHeader header = read_image_header(bytes);
+    return {std::move(bytes), header};
+  }
+  std::string file(size_t index) const override { return name(index); }
 };
 
 struct FoundFile {

@@ -91,7 +91,7 @@ std::vector<uint8_t> read_labels(const std::string& path, size_t images) {
 
 class IdxDataset : public Dataset {
  public:
-  IdxDataset(const std::string& path, int channels) : Dataset(channels), bytes_(read_plain(path)) {
+  IdxDataset(const std::string& path, int channels) : Dataset(channels), path_(path), bytes_(read_plain(path)) {
     check<DataError>(bytes_.size() >= kHeader && big_endian(bytes_, 0) == kImagesMagic, path,
                      ": not an IDX image file (16-byte header 00 00 08 03, count, rows, columns); give a "
                      "*-images-idx3-ubyte file");
@@ -118,9 +118,17 @@ class IdxDataset : public Dataset {
     const uint8_t* pixels = bytes_.data() + kHeader + index * size_t(height_) * width_;
     return to_channels({pixels, height_, width_, 1}, channels_);
   }
+  StoredImage stored(size_t index) const override {
+    check(index < size(), "IDX: image ", index, " of ", size());
+    const size_t pixels = size_t(height_) * width_;
+    const uint8_t* begin = bytes_.data() + kHeader + index * pixels;
+    return {{begin, begin + pixels}, {.format = ImageFormat::pixels, .width = width_, .height = height_, .channels = 1}};
+  }
+  std::string file(size_t) const override { return path_; }
 
  private:
   static constexpr size_t kHeader = 16;
+  std::string path_;
   std::vector<uint8_t> bytes_;
   int height_ = 0, width_ = 0;
 };

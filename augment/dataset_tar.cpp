@@ -93,6 +93,13 @@ class TarDataset : public Dataset {
     const Member& member = members_.at(index);
     return decode_reduced(archives_[member.archive].read(member.offset, member.bytes), channels_, name(index), choose);
   }
+  StoredImage stored(size_t index) const override {
+    const Member& member = members_.at(index);
+    std::vector<uint8_t> bytes = archives_[member.archive].read(member.offset, member.bytes);
+    const ImageHeader header = read_image_header(bytes);
+    return {std::move(bytes), header};
+  }
+  std::string file(size_t index) const override { return archives_[members_.at(index).archive].path(); }
 
  private:
   void read_headers(uint32_t archive) {
