@@ -71,6 +71,13 @@ void save_checkpoint(const std::string& path, const TrainingState& state, int64_
   save_safetensors(path, file);
 }
 
+uint64_t checkpoint_bytes(const TrainingState& state) {
+  constexpr uint64_t kMetadata = 4096, kDescription = 80;  // of each tensor in the header, but for its name
+  uint64_t bytes = kMetadata;
+  for (const NamedView& entry : views_of(state)) bytes += byte_count(entry.view) + entry.name.size() + kDescription;
+  return bytes;
+}
+
 int64_t load_checkpoint(const std::string& path, const TrainingState& state) {
   const TensorFile file = load_safetensors(path);
   const auto step = file.metadata.find("step");

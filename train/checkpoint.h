@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "train/step.h"
@@ -10,6 +11,9 @@ namespace dino {
 /// optimizer's state per parameter, and in the metadata the number of steps done and `config` (JSON text). The file holds
 /// no times and no paths: equal runs give equal bytes.
 void save_checkpoint(const std::string& path, const TrainingState& state, int64_t step, const std::string& config);
+
+/// How large that file will be, to a few KiB. The tensors may be on the device `plan`.
+uint64_t checkpoint_bytes(const TrainingState& state);
 
 /// Restores what `save_checkpoint` wrote and returns the number of steps done. Throws FormatError naming the file, the
 /// tensor and what was expected if it does not fit the networks of `state`; these are then partly overwritten.

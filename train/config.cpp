@@ -29,6 +29,9 @@ RunPlan::RunPlan(const TrainConfig& config, int64_t images) : freeze_last_layer(
   check<UsageError>(images >= config.batch_size, "--batch-size ", config.batch_size, " is larger than the data: ", images,
                     " images; use --batch-size ", images, " or less");
   steps_per_epoch = images / config.batch_size;
+  constexpr double kMostSteps = 1e15;  // which doubles still count one by one
+  const double most_epochs = std::floor(kMostSteps / static_cast<double>(steps_per_epoch));
+  check<UsageError>(config.epochs <= most_epochs, "--epochs ", config.epochs, " is too many; use ", most_epochs, " or fewer");
   total_steps = static_cast<int64_t>(std::floor(config.epochs * static_cast<double>(steps_per_epoch)));
   check<UsageError>(total_steps >= 1, "--epochs ", config.epochs, " is less than one step; use --epochs 1 or more");
   last_step = config.steps > 0 ? std::min(config.steps, total_steps) : total_steps;
@@ -154,7 +157,7 @@ void check_config(const TrainConfig& config) {
   require_range("--sinkhorn", static_cast<double>(config.sinkhorn), 0, 1000);
   for (const auto& [flag, value] : {std::pair{"--teacher-temp", config.teacher_temp}, std::pair{"--student-temp", config.student_temp},
                                     std::pair{"--warmup-teacher-temp", config.warmup_teacher_temp}})
-    check<UsageError>(value > 0, flag, " ", value, " must be positive");
+    check<UsageError>(value > 0, flag, " ", value, " must be positive, such as ", std::string_view(flag) == "--student-temp" ? 0.1 : 0.04);
   for (const auto& [flag, value] : {std::pair{"--lr", config.lr}, std::pair{"--min-lr", config.min_lr},
                                     std::pair{"--weight-decay", config.weight_decay}, std::pair{"--clip-grad", config.clip_grad},
                                     std::pair{"--weight-decay-end", config.weight_decay_end}})
@@ -166,12 +169,14 @@ void check_config(const TrainConfig& config) {
   check<UsageError>(config.loss == "ce" || config.sinkhorn == 0, "--sinkhorn needs --loss ce: MSE does not compare probabilities");
   check<UsageError>(!config.recompute || config.arch != "conv_small",
                     "--recompute works block by block of a transformer; --arch conv_small has none: use --recompute false");
+  int64_t divisor = std::min(config.accumulate, std::max<int64_t>(1, config.batch_size));
+  while (config.batch_size % divisor != 0) --divisor;
   check<UsageError>(config.batch_size % config.accumulate == 0, "--accumulate ", config.accumulate,
-                    " must divide --batch-size ", config.batch_size);
+                    " must divide --batch-size ", config.batch_size, "; use --accumulate ", divisor);
   if (config.arch != "conv_small")
     for (const auto& [flag, size] : {std::pair{"--global-crops-size", config.augment.global_crops_size},
                                      std::pair{"--local-crops-size", config.augment.local_crops_size}})
-      check<UsageError>(size >= config.patch_size, flag, " ", size, " is smaller than --patch-size ", config.patch_size);
+      check<UsageError>(size >= config.patch_size, flag, " ", size, " is smaller than --patch-size ", config.patch_size, "; use --patch-size ", size, " or less");
   const bool batch_norm = config.use_bn_in_head || config.arch == "conv_small" || config.arch == "hybrid_small";
   check<UsageError>(config.accumulate == 1 || !batch_norm, "--accumulate ", config.accumulate,
                     " would not equal the large batch, because the network has batch norm; use --accumulate 1",

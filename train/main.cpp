@@ -66,6 +66,7 @@ int run_program(int argc, char** argv) {
   app.footer("Exit codes: 0 done; 1 failure; 2 usage or configuration; 3 data; 4 diverged or collapsed; 75 saved, please start again; 130, 143 stopped by signal, state saved.");
   int exit_code = 0;
   dino::add_train_command(app, exit_code);
+  dino::add_plan_command(app);
   dino::add_eval_commands(app);
   dino::add_features_command(app);
   dino::add_attention_command(app);

@@ -25,6 +25,21 @@ std::vector<Crops> planned_crops(Arena& arena, const TrainConfig& config, Dtype 
   return micro_batches;
 }
 
+/// Code and tables of libraries that are read in when steps need them: measured with oneDNN 2.6, 8 to 13 MiB.
+constexpr size_t kPagesToCome = size_t{10} << 20;
+
+/// A line of what the system says about this process, in bytes.
+size_t bytes_of_status(std::string_view name) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (!line.starts_with(name)) continue;
+    size_t kib = 0;
+    std::istringstream(line.substr(name.size())) >> kib;
+    return kib << 10;
+  }
+  return 0;
+}
+
 }  // namespace
 
 MemoryPlan plan_memory(const TrainConfig& config) {
@@ -37,6 +52,7 @@ MemoryPlan plan_memory(const TrainConfig& config) {
   DinoLoss loss(context, loss_config(config), config.out_dim, placement.dtype);
   Optimizer optimizer(context, optimizer_config(config), student.parameters());
   MemoryPlan memory;
+  if (on_host) memory.process = memory_of_process() + kPagesToCome;
   memory.parameters = student.parameters().bytes() + teacher.network().parameters().bytes();
   memory.state = context.arena().used_bytes();
 
@@ -72,15 +88,7 @@ MemoryPlan plan_memory(const TrainConfig& config) {
   return memory;
 }
 
-size_t peak_of_process() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (!line.starts_with("VmHWM:")) continue;
-    size_t kib = 0;
-    std::istringstream(line.substr(6)) >> kib;
-    return kib << 10;
-  }
-  return 0;
-}
+size_t memory_of_process() { return bytes_of_status("VmRSS:"); }
+size_t peak_of_process() { return bytes_of_status("VmHWM:"); }
 
 }  // namespace dino

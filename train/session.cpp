@@ -9,12 +9,12 @@
 
 #include "engine/atomic_file.h"
 #include "train/bad_images.h"
-#include "kernels/cuda_memory.h"
 #include "train/doctor.h"
 #include "train/information.h"
 #include "train/log.h"
 #include "train/memory_plan.h"
 #include "train/options.h"
+#include "train/preflight.h"
 #include "train/progress.h"
 #include "train/signals.h"
 #include "train/tensorboard.h"
@@ -28,28 +28,6 @@ void make_run_folder(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
   check<UsageError>(!error, "--out ", path, ": cannot be made: ", error.message());
-}
-
-std::string size_text(size_t bytes) {
-  const double mib = static_cast<double>(bytes) / (1 << 20);
-  return mib < 1024 ? str(std::round(mib), " MiB") : str(std::round(mib / 1024 * 100) / 100, " GiB");
-}
-
-/// Says what a run will need, and throws UsageError if a GPU does not have it.
-void check_memory(const TrainConfig& config) {
-  const MemoryPlan plan = plan_memory(config);
-  const std::string parts = str("parameters and gradients ", size_text(plan.parameters), ", optimizer ", size_text(plan.state), ", crops ", size_text(plan.crops),
-                                ", activations ", size_text(plan.step + plan.gaps));
-  if (placement(config).device == Device::cpu) {
-    std::fprintf(stderr, "memory: %s: %s\n", size_text(plan.total()).c_str(), parts.c_str());
-    return;
-  }
-  const size_t free = cuda::free_bytes();
-  const size_t fixed = plan.parameters, per_image = (plan.total() - fixed) / static_cast<size_t>(config.batch_size) + 1;
-  check<UsageError>(plan.total() <= free, "--batch-size ", config.batch_size, " needs ", size_text(plan.total()), ", the GPU has ", size_text(free),
-                    " free; --batch-size ", free > fixed ? (free - fixed) / per_image : 0, " or less may do, or --accumulate",
-                    config.recompute || config.arch == "conv_small" ? "" : ", or --recompute");
-  std::fprintf(stderr, "memory: %s of the GPU's free %s: %s\n", size_text(plan.total()).c_str(), size_text(free).c_str(), parts.c_str());
 }
 
 /// The configuration that an earlier session wrote to `path`; empty if there was none.
@@ -312,7 +290,7 @@ int run_session(const TrainConfig& asked, bool every_step) {
   const std::unique_ptr<Dataset> dataset = Dataset::open(config.data, static_cast<int>(config.channels));
   std::fprintf(stderr, "%zu images in %s\n", dataset->size(), config.data.c_str());
   const RunPlan plan(config, static_cast<int64_t>(dataset->size()));
-  check_memory(config);
+  preflight(config, *dataset, plan);
   make_run_folder(config.out);
   Session session(config, *dataset);
   const int exit_code = session.run(every_step);

@@ -8,6 +8,7 @@ namespace dino {
 /// results on stdout, everything else on stderr. Callbacks throw UsageError, DataError, FormatError, which
 /// main maps to exit codes.
 void add_train_command(CLI::App& parent, int& exit_code);
+void add_plan_command(CLI::App& parent);
 /// `eval knn` and `eval linear`.
 void add_eval_commands(CLI::App& parent);
 void add_features_command(CLI::App& parent);
