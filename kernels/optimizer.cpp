@@ -13,6 +13,9 @@ constexpr int64_t kPiece = 32768;
 
 const int64_t* segment_of(const View& segments, int64_t tensor) { return segments.as<int64_t>() + tensor * kSegmentColumns; }
 
+/// The learning rate of one tensor.
+double rate_of(const int64_t* segment, const StepScalars& now) { return now.learning_rate * std::bit_cast<double>(segment[kRate]); }
+
 /// Outputs that are not the inputs themselves start as copies of them.
 void copy_unless_same(const View& from, const View& to) {
   if (from.data == to.data) return;
@@ -77,7 +80,7 @@ template <class O>
 void require_table(std::span<const Spec> in, int segments, int per_tensor) {
   const Spec& table = in[static_cast<size_t>(segments)];
   require<O>(table.dtype == Dtype::i64 && table.shape.rank == 2 && table.shape[1] == kSegmentColumns,
-             "segments must be i64 [tensors, 4]", in);
+             "segments must be i64 [tensors, 5]", in);
   require<O>(in[static_cast<size_t>(per_tensor)].shape == Shape{table.shape[0]}, "norms must be [tensors]", in);
 }
 
@@ -99,7 +102,7 @@ std::vector<Spec> GradNorm::infer(std::span<const Spec> in) const {
   require<GradNorm>(in[grad].dtype == Dtype::f32 || in[grad].dtype == Dtype::f64, "grad must be f32 or f64", in);
   require<GradNorm>(in[segments].dtype == Dtype::i64 && in[segments].shape.rank == 2 &&
                         in[segments].shape[1] == kSegmentColumns,
-                    "segments must be i64 [tensors, 4]", in);
+                    "segments must be i64 [tensors, 5]", in);
   return {{in[grad].dtype, Shape{in[segments].shape[0]}}};
 }
 
@@ -155,13 +158,14 @@ std::vector<AdamWUpdate> adamw_updates(const AdamW& op, const StepScalars& now, 
     const int64_t* segment = segment_of(in[AdamW::segments], tensor);
     if (!segment[kActive]) continue;
     const double t = static_cast<double>(out[AdamW::new_steps].as<T>()[tensor] += 1);
+    const double rate = rate_of(segment, now);
     updates.push_back({segment[kBegin], segment[kBegin] + segment[kCount],
                        {.grad_scale = clip_factor(op.clip, in[AdamW::norms].as<T>()[tensor]),
                         .beta1 = op.beta1,
                         .beta2 = op.beta2,
                         .eps = op.eps,
-                        .keep = segment[kRegularized] ? 1 - now.learning_rate * now.weight_decay : 1,
-                        .step_size = now.learning_rate / (1 - std::pow(op.beta1, t)),
+                        .keep = segment[kRegularized] ? 1 - rate * now.weight_decay : 1,
+                        .step_size = rate / (1 - std::pow(op.beta1, t)),
                         .inv_sqrt_bias2 = 1 / std::sqrt(1 - std::pow(op.beta2, t))}});
   }
   return updates;
@@ -243,13 +247,13 @@ void momentum_update(const T* grad, double clip, double decay, double factor, do
 void Sgd::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
   copy_unless_same(in[weight], out[new_weight]);
   copy_unless_same(in[momentum_buffer], out[new_buffer]);
-  const double rate = stream.step().learning_rate, decay = stream.step().weight_decay;
+  const double decay = stream.step().weight_decay;
   with_float(in[weight].dtype, [&](auto zero) {
     using T = decltype(zero);
     if (in[healthy].as<T>()[0] == T{0}) return;
     for_active_pieces(stream, in[segments], [&](int64_t tensor, const int64_t* segment, int64_t begin, int64_t end) {
       momentum_update(in[grad].as<T>() + begin, clip_factor(clip, in[norms].as<T>()[tensor]),
-                      segment[kRegularized] ? decay : 0, 1, momentum, rate, out[new_weight].as<T>() + begin,
+                      segment[kRegularized] ? decay : 0, 1, momentum, rate_of(segment, stream.step()), out[new_weight].as<T>() + begin,
                       out[new_buffer].as<T>() + begin, end - begin);
     });
   });
@@ -282,7 +286,7 @@ double trust_ratio(double trust, const T* weight, const T* grad, double clip, do
 void Lars::forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const {
   copy_unless_same(in[weight], out[new_weight]);
   copy_unless_same(in[momentum_buffer], out[new_buffer]);
-  const double rate = stream.step().learning_rate, decay = stream.step().weight_decay;
+  const double decay = stream.step().weight_decay;
   with_float(in[weight].dtype, [&](auto zero) {
     using T = decltype(zero);
     if (in[healthy].as<T>()[0] == T{0}) return;
@@ -294,7 +298,7 @@ void Lars::forward(CpuStream& stream, std::span<const View> in, std::span<const 
       const T* gradient = in[grad].as<T>() + begin;
       T* w = out[new_weight].as<T>() + begin;
       const double ratio = segment[kRegularized] ? trust_ratio(trust, w, gradient, scale, coupled, count) : 1;
-      momentum_update(gradient, scale, coupled, ratio, momentum, rate, w, out[new_buffer].as<T>() + begin, count);
+      momentum_update(gradient, scale, coupled, ratio, momentum, rate_of(segment, stream.step()), w, out[new_buffer].as<T>() + begin, count);
     });
   });
 }
@@ -318,20 +322,21 @@ void Ema::forward(CpuStream& stream, std::span<const View> in, std::span<const V
 namespace {
 
 constexpr int64_t kElements = 40000;  // more than one piece in the first tensor
-const std::vector<int64_t> kTinyTable = {0, 35000, 1, 1, 35000, 3000, 0, 1, 38000, 2000, 1, 0};
+const int64_t kOne = rate_bits(1), kLess = rate_bits(0.65);
+const std::vector<int64_t> kTinyTable = {0, 35000, 1, 1, kLess, 35000, 3000, 0, 1, kOne, 38000, 2000, 1, 0, kOne};
 CaseInput tiny_table() { return {{3, kSegmentColumns}, Fill::normal, Dtype::i64, kTinyTable}; }
 
 // Tensors that begin anywhere, gaps before, between and after them, several of them in few elements.
 constexpr int64_t kGappyElements = 9003;
-const std::vector<int64_t> kGappyTable = {3,    5002, 1, 1, 5010, 1,   0, 1, 5011, 6,   1, 1,  //
-                                          5017, 2000, 1, 0, 7021, 300, 0, 1, 8191, 700, 1, 1};
+const std::vector<int64_t> kGappyTable = {3,    5002, 1, 1, kOne, 5010, 1,   0, 1, kLess, 5011, 6,   1, 1, kLess,  //
+                                          5017, 2000, 1, 0, kOne, 7021, 300, 0, 1, kLess, 8191, 700, 1, 1, kOne};
 CaseInput gappy_table() { return {{6, kSegmentColumns}, Fill::normal, Dtype::i64, kGappyTable}; }
 
 const CaseInput kHealthy{{1}, Fill::positive};
 const CaseInput kSick{{1}, Fill::normal, Dtype::none, {0}};
 
 constexpr int64_t kRealElements = 11534336;
-CaseInput real_table() { return {{1, kSegmentColumns}, Fill::normal, Dtype::i64, {0, kRealElements, 1, 1}}; }
+CaseInput real_table() { return {{1, kSegmentColumns}, Fill::normal, Dtype::i64, {0, kRealElements, 1, 1, kOne}}; }
 
 }  // namespace
 

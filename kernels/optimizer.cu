@@ -12,8 +12,8 @@ using namespace cuda;
 struct alignas(16) TensorScalars {
   float clip;      ///< of its gradient
   float decay;     ///< AdamW: what is kept of its weights; Sgd and Lars: of weights in its gradient
-  float factor;    ///< AdamW: learning rate / (1 − beta1^t); Sgd and Lars: of its gradient
-  float inv_bias;  ///< AdamW: 1 / √(1 − beta2^t)
+  float rate;      ///< its learning rate; AdamW: / (1 − beta1^t)
+  float factor;    ///< AdamW: 1 / √(1 − beta2^t), of the root of v; Sgd and Lars: of its gradient
 };
 
 /// The factor that clips a gradient of this norm. A NaN norm leaves the gradient as it is.
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kSegmentThreads)
   const Tensor tensor = table.at(t);
   const float count = steps[t] + (tensor.active && *healthy != 0 ? 1.0f : 0.0f);
   new_steps[t] = count;
-  const double rate = step->learning_rate;
+  const double rate = step->learning_rate * tensor.rate;
   scalars[t] = {clip_factor(op.clip, norms[t]),
                 static_cast<float>(tensor.regularized ? 1 - rate * step->weight_decay : 1),
                 static_cast<float>(rate / (1 - pow(op.beta1, static_cast<double>(count)))),
@@ -100,7 +100,7 @@ struct AdamWUpdate {
       g[e] *= now.clip;
       m1[e] = fmaf(beta1, m1[e], rest1 * g[e]);
       v1[e] = fmaf(beta2, v1[e], rest2 * (g[e] * g[e]));
-      w[e] = fmaf(-now.factor, m1[e] / fmaf(sqrtf(v1[e]), now.inv_bias, eps), w[e] * now.decay);
+      w[e] = fmaf(-now.rate, m1[e] / fmaf(sqrtf(v1[e]), now.factor, eps), w[e] * now.decay);
     }
     store_whole(new_weight + i, w);
     store_whole(new_m + i, m1);
@@ -125,8 +125,9 @@ __global__ void __launch_bounds__(kSegmentThreads) prepare_momentum(double clip,
                                                                     const StepScalars* step, TensorScalars* scalars) {
   const int t = static_cast<int>(blockIdx.x * kSegmentThreads + threadIdx.x);
   if (t >= table.tensors) return;
-  scalars[t] = {clip_factor(clip, norms[t]), table.at(t).regularized ? static_cast<float>(step->weight_decay) : 0.0f,
-                1.0f, 0.0f};
+  const Tensor tensor = table.at(t);
+  scalars[t] = {clip_factor(clip, norms[t]), tensor.regularized ? static_cast<float>(step->weight_decay) : 0.0f,
+                static_cast<float>(step->learning_rate * tensor.rate), 1.0f};
 }
 
 /// Sgd, and Lars with its own factors.
@@ -136,15 +137,10 @@ struct MomentumUpdate {
   float momentum;
   const TensorScalars* scalars;
   const float* healthy;
-  const StepScalars* step;
   bool is_healthy = false;
-  float rate = 0;
   TensorScalars now{};
 
-  __device__ void start() {
-    is_healthy = *healthy != 0;
-    rate = static_cast<float>(step->learning_rate);
-  }
+  __device__ void start() { is_healthy = *healthy != 0; }
   __device__ void enter(const Tensor& tensor) { now = scalars[tensor.index]; }
   __device__ bool splits(int64_t) const { return false; }
 
@@ -162,7 +158,7 @@ struct MomentumUpdate {
 #pragma unroll
     for (int e = 0; e < N; ++e) {
       b[e] = fmaf(momentum, b[e], now.factor * fmaf(now.clip, g[e], now.decay * w[e]));
-      w[e] = fmaf(-rate, b[e], w[e]);
+      w[e] = fmaf(-now.rate, b[e], w[e]);
     }
     store_whole(new_weight + i, w);
     store_whole(new_buffer + i, b);
@@ -254,8 +250,7 @@ void run_momentum(CudaStream& stream, const char* name, std::span<const View> in
                               .new_buffer = out[Sgd::new_buffer].as<float>(),
                               .momentum = static_cast<float>(momentum),
                               .scalars = scalars,
-                              .healthy = in[Sgd::healthy].as<float>(),
-                              .step = stream.step()};
+                              .healthy = in[Sgd::healthy].as<float>()};
   const bool packed = aligned_to_packs(
       {in[Sgd::weight], in[Sgd::grad], in[Sgd::momentum_buffer], out[Sgd::new_weight], out[Sgd::new_buffer]});
   run_update(stream, name, update, table, in[Sgd::weight].count(), packed);

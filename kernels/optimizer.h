@@ -1,17 +1,21 @@
 #pragma once
 
 #include <array>
+#include <bit>
 
 #include "kernels/op.h"
 
 namespace dino {
 
 /// Columns of a segment table.
-enum Segment { kBegin, kCount, kRegularized, kActive, kSegmentColumns };
+enum Segment { kBegin, kCount, kRegularized, kActive, kRate, kSegmentColumns };
+
+/// A rate as the table holds it: what the learning rate of a tensor is multiplied with, such as 0.65 of that of the head.
+inline int64_t rate_bits(double rate) { return std::bit_cast<int64_t>(rate); }
 
 /// ‖grad‖₂ of each tensor of a flat buffer.
-/// Parameters lie in one flat buffer; row t of `segments` (i64) is {begin, count, regularized, active} of tensor t, in
-/// elements. Tensors do not overlap, and their begins ascend. Those that are not active have no gradient in this step:
+/// Parameters lie in one flat buffer; row t of `segments` (i64) is {begin, count, regularized, active, rate_bits} of tensor
+/// t, in elements. Tensors do not overlap, and their begins ascend. Those that are not active have no gradient in this step:
 /// they, their state and their step count stay.
 struct GradNorm {
   static constexpr std::string_view kName = "grad_norm";
@@ -22,7 +26,7 @@ struct GradNorm {
   static constexpr uint32_t kWideInputs = ~0u;
   static constexpr uint32_t kAnyShape = bit(grad);  ///< the segments say what is read
 
-  /// grad [elements], segments [tensors, 4] → norms [tensors]; 0 for tensors that are not active.
+  /// grad [elements], segments [tensors, 5] → norms [tensors]; 0 for tensors that are not active.
   std::vector<Spec> infer(std::span<const Spec> in) const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
   void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
@@ -39,7 +43,7 @@ struct Health {
   enum Outputs { healthy };
   static constexpr uint32_t kWideInputs = ~0u;
 
-  /// loss [1], norms [tensors], segments [tensors, 4] → healthy [1].
+  /// loss [1], norms [tensors], segments [tensors, 5] → healthy [1].
   std::vector<Spec> infer(std::span<const Spec> in) const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
   void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
@@ -48,7 +52,8 @@ struct Health {
 };
 
 /// AdamW with decoupled weight decay (Loshchilov, Hutter, 2019) after clipping each tensor's gradient to norm `clip`:
-/// w ← w(1 − ηδ) − (η / (1 − β₁ᵗ)) · m / (√v / √(1 − β₂ᵗ) + eps), η and δ from the step scalars, t counted per tensor.
+/// w ← w(1 − ηδ) − (η / (1 − β₁ᵗ)) · m / (√v / √(1 − β₂ᵗ) + eps), η (times the tensor's rate) and δ from the step scalars, t counted
+/// per tensor.
 /// With a teacher also teacher ← m · teacher + (1 − m) · w for all elements that it has, as Ema does, and with
 /// `bf16_copies` (of f32 only) weights and teacher rounded to bf16, so that one pass over the parameters is enough.
 /// Outputs may be the inputs themselves.
@@ -66,7 +71,7 @@ struct AdamW {
   double clip = 0;           ///< 0: no clipping
   bool bf16_copies = false;  ///< whether the copies are wanted
 
-  /// weight, grad, m, v [elements]; steps, norms [tensors]; segments [tensors, 4]; healthy [1]; optional teacher
+  /// weight, grad, m, v [elements]; steps, norms [tensors]; segments [tensors, 5]; healthy [1]; optional teacher
   /// [≤ elements] → like weight, m, v, steps, teacher; copies like weight and teacher, or absent.
   std::vector<Spec> infer(std::span<const Spec> in) const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
@@ -88,7 +93,7 @@ struct Sgd {
   double momentum = 0.9;
   double clip = 0;
 
-  /// weight, grad, momentum_buffer [elements]; norms [tensors]; segments [tensors, 4]; healthy [1] → like the first and third.
+  /// weight, grad, momentum_buffer [elements]; norms [tensors]; segments [tensors, 5]; healthy [1] → like the first and third.
   std::vector<Spec> infer(std::span<const Spec> in) const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
   void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;
@@ -110,7 +115,7 @@ struct Lars {
   double trust = 0.001;
   double clip = 0;
 
-  /// weight, grad, momentum_buffer [elements]; norms [tensors]; segments [tensors, 4]; healthy [1] → like the first and third.
+  /// weight, grad, momentum_buffer [elements]; norms [tensors]; segments [tensors, 5]; healthy [1] → like the first and third.
   std::vector<Spec> infer(std::span<const Spec> in) const;
   void forward(CpuStream& stream, std::span<const View> in, std::span<const View> out) const;
   void forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const;

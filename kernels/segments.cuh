@@ -17,6 +17,7 @@ struct Tensor {
   int64_t begin, end;
   int64_t next;  ///< where the next tensor begins
   bool regularized, active;
+  double rate;  ///< what the learning rate is multiplied with
 };
 
 /// The segment table of one op.
@@ -35,7 +36,8 @@ struct SegmentTable {
             .end = row[kBegin] + row[kCount],
             .next = tensor + 1 < tensors ? begin(tensor + 1) : kNowhere,
             .regularized = row[kRegularized] != 0,
-            .active = row[kActive] != 0};
+            .active = row[kActive] != 0,
+            .rate = __longlong_as_double(row[kRate])};
   }
   /// The last tensor that begins at or before `element`, or else the first: the one that holds the element, if any
   /// does.
@@ -54,7 +56,7 @@ struct SegmentTable {
   __device__ Tensor holder(int64_t element) const {
     return tensors > 0
                ? at(find(element))
-               : Tensor{.index = -1, .begin = 0, .end = 0, .next = kNowhere, .regularized = false, .active = false};
+               : Tensor{.index = -1, .begin = 0, .end = 0, .next = kNowhere, .regularized = false, .active = false, .rate = 0};
   }
   /// Walks on from `tensor`, which must not lie behind, to the one that `find(element)` finds. Whether that is another.
   __device__ bool advance(Tensor& tensor, int64_t element) const {

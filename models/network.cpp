@@ -19,8 +19,15 @@ Network::Network(const NetworkConfig& config, const Placement& placement, uint64
 }
 
 Tensor Network::operator()(Context& context, std::span<const Tensor> crops, const Mode& mode) const {
-  const std::vector<Tensor> groups = merge_equal_sizes(context, crops);
-  const Tensor logits = head_(context, features(context, backbone_, groups, mode), mode);
+  return logits(context, features(context, crops, mode), mode);
+}
+
+Tensor Network::features(Context& context, std::span<const Tensor> crops, const Mode& mode) const {
+  return dino::features(context, backbone_, merge_equal_sizes(context, crops), mode);
+}
+
+Tensor Network::logits(Context& context, const Tensor& features, const Mode& mode) const {
+  const Tensor logits = head_(context, features, mode);
   return predictor_ ? (*predictor_)(context, logits, mode) : logits;
 }
 

@@ -29,6 +29,10 @@ class Network {
   /// head sees all rows at once → [Σ rows, prototypes].
   Tensor operator()(Context& context, std::span<const Tensor> crops, const Mode& mode) const;
 
+  /// Its two parts: crops → features [Σ rows, dim] → logits.
+  Tensor features(Context& context, std::span<const Tensor> crops, const Mode& mode) const;
+  Tensor logits(Context& context, const Tensor& features, const Mode& mode) const;
+
  private:
   ParameterStore parameters_;
   Backbone backbone_;

@@ -24,7 +24,8 @@ void require_range(const char* flag, double value, double low, double high) {
 
 }  // namespace
 
-RunPlan::RunPlan(const TrainConfig& config, int64_t images) : freeze_last_layer(config.freeze_last_layer) {
+RunPlan::RunPlan(const TrainConfig& config, int64_t images)
+    : freeze_last_layer(config.freeze_last_layer), freeze_backbone(config.freeze_backbone_epochs) {
   check<UsageError>(config.batch_size >= 1, "--batch-size must be at least 1");
   check<UsageError>(images >= config.batch_size, "--batch-size ", config.batch_size, " is larger than the data: ", images,
                     " images; use --batch-size ", images, " or less");
@@ -42,6 +43,8 @@ RunPlan::RunPlan(const TrainConfig& config, int64_t images) : freeze_last_layer(
                         static_cast<double>(config.warmup_teacher_temp_epochs) <= std::ceil(config.epochs),
                     "--warmup-teacher-temp-epochs ", config.warmup_teacher_temp_epochs,
                     " is longer than the run; use a value up to --epochs ", config.epochs);
+  check<UsageError>(config.freeze_backbone_epochs >= 0 && config.freeze_backbone_epochs < config.epochs, "--freeze-backbone-epochs ",
+                    config.freeze_backbone_epochs, " must be less than --epochs ", config.epochs, ", or the backbone learns nothing");
   const auto warmup = static_cast<int64_t>(config.warmup_epochs * static_cast<double>(steps_per_epoch));
   const double scaled_lr = config.lr * static_cast<double>(config.batch_size) / 256;
   lr = {scaled_lr, config.min_lr, total_steps, warmup};
@@ -59,6 +62,7 @@ StepPlan RunPlan::at(const TrainConfig& config, int64_t step) const {
                   .teacher_momentum = momentum.at(step),
                   .teacher_temp = temperature.at(step / steps_per_epoch)};
   plan.last_layer_frozen = epoch_of(step) < freeze_last_layer;
+  plan.backbone_frozen = epoch_of(step) < freeze_backbone;
   plan.last_of_epoch = (step + 1) % steps_per_epoch == 0;
   plan.with_statistics = step % config.log_every == 0 || step + 1 == last_step;
   return plan;
@@ -103,7 +107,7 @@ LossConfig loss_config(const TrainConfig& config) {
 OptimizerConfig optimizer_config(const TrainConfig& config) {
   using Kind = OptimizerConfig::Kind;
   return {choose<Kind>("--optimizer", config.optimizer, {{"adamw", Kind::adamw}, {"sgd", Kind::sgd}, {"lars", Kind::lars}}),
-          config.clip_grad};
+          config.clip_grad, config.layer_decay};
 }
 
 TeacherKind teacher_kind(const TrainConfig& config) {
@@ -166,6 +170,8 @@ void check_config(const TrainConfig& config) {
                                     std::pair{"--out-dim", config.out_dim}})
     check<UsageError>(value >= 1, flag, " ", value, " must be at least 1");
   check<UsageError>(config.eval_every >= 0, "--eval-every ", config.eval_every, " must not be negative");
+  check<UsageError>(config.layer_decay > 0 && config.layer_decay <= 1, "--layer-decay ", config.layer_decay,
+                    " must be above 0 and at most 1, which is none");
   check<UsageError>(config.loss == "ce" || config.sinkhorn == 0, "--sinkhorn needs --loss ce: MSE does not compare probabilities");
   check<UsageError>(!config.recompute || config.arch != "conv_small",
                     "--recompute works block by block of a transformer; --arch conv_small has none: use --recompute false");

@@ -56,9 +56,9 @@ struct TrainConfig {
   std::string optimizer = "adamw";
   double lr = 0.0005, min_lr = 1e-6, warmup_epochs = 10;
   double weight_decay = 0.04, weight_decay_end = 0.4;
-  double clip_grad = 3;
+  double clip_grad = 3, layer_decay = 1;
   int64_t batch_size = 64, accumulate = 1;
-  double epochs = 100, freeze_last_layer = 1;
+  double epochs = 100, freeze_last_layer = 1, freeze_backbone_epochs = 0;
   int64_t steps = 0;            ///< stop after so many; 0: at the end of the last epoch
   int64_t max_bad_steps = 0;
   double max_bad_fraction = 0.1;  ///< of all images, that cannot be read
@@ -87,7 +87,7 @@ struct RunPlan {
   int64_t last_step = 0;       ///< where the run ends: total_steps, or earlier with --steps
   CosineSchedule lr, weight_decay, momentum;
   TemperatureSchedule temperature;
-  double freeze_last_layer = 0;
+  double freeze_last_layer = 0, freeze_backbone = 0;  ///< epochs
 
   /// Throws UsageError, with the value that would do, for a schedule that cannot be.
   RunPlan(const TrainConfig& config, int64_t images);

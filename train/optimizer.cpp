@@ -1,5 +1,7 @@
 #include "train/optimizer.h"
 
+#include "train/layer_decay.h"
+
 namespace dino {
 namespace {
 
@@ -11,7 +13,8 @@ Tensor zeros(Context& context, Spec spec) {
 
 }  // namespace
 
-Optimizer::Optimizer(Context& context, const OptimizerConfig& config, const ParameterStore& parameters) : config_(config) {
+Optimizer::Optimizer(Context& context, const OptimizerConfig& config, const ParameterStore& parameters)
+    : config_(config), rates_(layer_rates(parameters, config.layer_decay)) {
   for (size_t i = 0; i < parameters.entries().size(); ++i)
     if (parameters.entries()[i].trainable) tensors_.push_back(static_cast<int>(i));
   const Spec like = parameters.values().spec();
@@ -37,6 +40,7 @@ Tensor Optimizer::check_health(Context& context, const ParameterStore& parameter
     row[kCount] = entry.shape.count();
     row[kRegularized] = entry.regularized();
     row[kActive] = !frozen && parameters.grad(index)->value().defined();
+    row[kRate] = rate_bits(rates_[static_cast<size_t>(index)]);
     row += kSegmentColumns;
   }
   context.upload(table_.data(), segments_);

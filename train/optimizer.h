@@ -12,7 +12,8 @@ namespace dino {
 struct OptimizerConfig {
   enum class Kind { adamw, sgd, lars };
   Kind kind = Kind::adamw;
-  double clip_grad = 3;  ///< L2 norm that each tensor's gradient is clipped to; 0: off
+  double clip_grad = 3;    ///< L2 norm that each tensor's gradient is clipped to; 0: off
+  double layer_decay = 1;  ///< of the learning rate from block to block; see train/layer_decay.h
 };
 
 /// Updates the trainable parameters of one store. Learning rate and decay come from the step scalars.
@@ -49,6 +50,7 @@ class Optimizer {
   std::vector<State> states_;
   Tensor steps_, norms_, segments_;
   std::vector<int64_t> table_;  ///< of segments, on the host
+  std::vector<double> rates_;   ///< of the store's entries
 };
 
 }  // namespace dino

@@ -169,11 +169,13 @@ void add_optimization(Builder& b, TrainConfig& c) {
   b.add("warmup-epochs", c.warmup_epochs, "epochs of linear learning-rate warm-up (fractions allowed)");
   b.add("weight-decay", c.weight_decay, "weight decay at the start; follows a cosine");
   b.add("weight-decay-end", c.weight_decay_end, "weight decay at the end");
+  b.add("layer-decay", c.layer_decay, "the learning rate of each block over that of the next one; 1: all learn alike. 0.65 to 0.9 spares what --init brought");
   b.add("clip-grad", c.clip_grad, "largest L2 norm of each tensor's gradient; 0: no clipping");
   b.add("batch-size", c.batch_size, "images per step", {"batch-size-per-gpu"});
   b.add("accumulate", c.accumulate, "micro-batches per step: less memory, same result (not with batch norm or --sinkhorn, where it could not be)");
   b.add("epochs", c.epochs, "passes over the data (fractions allowed)");
   b.add("freeze-last-layer", c.freeze_last_layer, "epochs during which the prototypes stay (fractions allowed)");
+  b.add("freeze-backbone-epochs", c.freeze_backbone_epochs, "epochs during which only the projection head learns, as after --init (fractions allowed)");
   b.add("steps", c.steps, "stop after so many steps of the schedule; 0: at its end");
   b.add("max-bad-fraction", c.max_bad_fraction, "share of all images that may be unreadable; they are listed in bad_images.txt, and others take their places");
   b.add("max-bad-steps", c.max_bad_steps, "steps with a non-finite loss or gradient in a row that are skipped before giving up");

@@ -10,6 +10,7 @@
 #include "engine/atomic_file.h"
 #include "train/bad_images.h"
 #include "train/doctor.h"
+#include "train/feature_drift.h"
 #include "train/information.h"
 #include "train/log.h"
 #include "train/memory_plan.h"
@@ -82,6 +83,7 @@ class Session {
         doctor_(patient(config, trainer_)) {
     const fs::path out = config.out;
     checkpoint_ = (out / "checkpoint.safetensors").string();
+    if (!config.init.empty()) drift_.emplace(trainer_, dataset);  // a trainer begins with --init, before it goes on
     if (fs::exists(checkpoint_)) {
       trainer_.load(checkpoint_);
       std::fprintf(stderr, trainer_.finished() ? "%s: finished at step %ld; more --epochs would go on\n" : "%s: going on at step %ld\n",
@@ -215,6 +217,10 @@ class Session {
     const auto epoch = (step + 1) / trainer_.plan().steps_per_epoch;
     const bool due = plan.last_of_epoch && epoch % std::max<int64_t>(1, config_.eval_every) == 0;
     if (validation_ && (due || trainer_.finished())) evaluate(line, progress);
+    if (drift_ && (due || trainer_.finished())) {
+      const double similarity = drift_->similarity(trainer_);
+      if (std::isfinite(similarity)) line["feature_similarity_to_init"] = similarity;
+    }
     diagnose(line, progress);
     log_->write(line);
     if (tensorboard_) tensorboard_->write(line);
@@ -279,6 +285,7 @@ class Session {
   Diagnosis diagnosis_;
   std::unique_ptr<Validation> validation_;
   double best_score_ = -1;  ///< of validation_, in this run
+  std::optional<FeatureDrift> drift_;  ///< with --init only
   int64_t bad_steps_ = 0;
 };
 

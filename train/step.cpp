@@ -24,10 +24,14 @@ std::vector<Tensor> all_crops(const Crops& crops) {
   return crops.locals.defined() ? std::vector{crops.globals, crops.locals} : std::vector{crops.globals};
 }
 
-/// Its logits are as large as all prototypes times all crops: only the tape holds them when this returns, until backward
-/// is through with them.
-Tensor student_loss(const TrainingState& state, const Crops& crops, Tensor targets) {
-  const Tensor logits = state.student(state.context, all_crops(crops), {.training = true, .crops = &crops.images});
+Mode training_on(const Crops& crops) { return {.training = true, .crops = &crops.images}; }
+
+/// `features` are those of a backbone that ran before, or undefined. The logits are as large as all prototypes times all
+/// crops: only the tape holds them when this returns, until backward is through with them.
+Tensor student_loss(const TrainingState& state, const Crops& crops, Tensor features, Tensor targets) {
+  const Mode mode = training_on(crops);
+  if (!features.defined()) features = state.student.features(state.context, all_crops(crops), mode);
+  const Tensor logits = state.student.logits(state.context, features, mode);
   return state.loss(state.context, logits, targets, logits.shape()[0] / crops.images.images);
 }
 
@@ -51,8 +55,11 @@ StepResult train_step(TrainingState state, std::span<const Crops> micro_batches,
     teacher_rows += teacher_logits.shape()[0];
     teacher_logits = {};  // large, and not needed from here on
 
+    // What runs without a tape gets no gradient: no update, no decay, no step count.
+    Tensor still;
+    if (plan.backbone_frozen) still = student.features(context, all_crops(crops), training_on(crops));
     Tape tape(context);
-    const Tensor part_loss = student_loss(state, crops, std::move(targets));
+    const Tensor part_loss = student_loss(state, crops, std::move(still), std::move(targets));
     tape.backward(part_loss, 1 / parts);
     total_loss = sum(context, total_loss, part_loss);
   }

@@ -32,6 +32,7 @@ struct Crops {
 struct StepPlan {
   StepScalars scalars;
   bool last_layer_frozen = false;
+  bool backbone_frozen = false;  ///< of the student: it gets no gradients, and backward ends at the head
   bool last_of_epoch = false;
   bool with_statistics = false;  ///< also compute what tells collapse from learning
 };

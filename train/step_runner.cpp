@@ -68,7 +68,7 @@ std::optional<StepRunner::Finished> StepRunner::start_on_gpu(const StepPlan& pla
   const std::optional<Unread> before = collect();
   context.set_step(plan.scalars);
   const bool epoch_ends = plan.last_of_epoch && state_.teacher.kind() == TeacherKind::previous_epoch;
-  run_on_gpu({plan.last_layer_frozen, epoch_ends, plan.with_statistics}, plan);
+  run_on_gpu({plan.last_layer_frozen, plan.backbone_frozen, epoch_ends, plan.with_statistics}, plan);
   const Mailbox& mailbox = mailboxes_[plan.with_statistics];
   mailbox.readback->start(context.cuda(), mailbox.memory.view().data);
   pending_ = Pending{static_cast<int64_t>(plan.scalars.step), plan.with_statistics, static_cast<int64_t>(crops_.size())};

@@ -52,7 +52,7 @@ class StepRunner {
  private:
   /// What decides which kernels a step starts.
   struct Kind {
-    bool last_layer_frozen, teacher_changes, with_statistics;
+    bool last_layer_frozen, backbone_frozen, teacher_changes, with_statistics;
     auto operator<=>(const Kind&) const = default;
   };
   struct Pending {

@@ -61,6 +61,7 @@ const std::vector<Group>& results() {
       {"Targets (nats)", {{"marginal_entropy", "entropy of the mean target"}, {"teacher_entropy", "mean entropy of targets"}, {"kl", "KL to the student"}}, true},
       {"k-NN on --val (%)", {{"knn_top1", "top-1"}}},
       {"View retrieval (%)", {{"view_retrieval_top1", "top-1"}}},
+      {"Features, compared with those of --init (cosine)", {{"feature_similarity_to_init", "similarity"}}},
       {"Prototypes in use (share)", {{"prototypes_used", "in use"}}},
       {"Images that could not be read, per logged step", {{"bad_images", "images"}}}};
   return groups;
