@@ -19,7 +19,8 @@ struct Option {
   /// Sets the value from text. Throws UsageError for text that is no such value.
   std::function<void(const std::string& text)> set;
   std::function<nlohmann::json()> get;
-  std::string source = "default";    ///< where the value came from: default, config or flag
+  std::string source = "default";    ///< where the value came from: default, recipe, run (what a run that goes on began with), config or flag
+  std::string reason{};              ///< why a recipe gave it this value
 };
 
 /// All options of `config`, which must outlive the result.

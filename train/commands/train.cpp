@@ -10,8 +10,20 @@ namespace dino {
 namespace {
 
 void dump(const std::vector<Option>& options) {
-  for (const Option& option : options)
-    std::printf("%-28s %-24s %s\n", option.name.c_str(), option.get().dump().c_str(), option.source.c_str());
+  for (const Option& option : options) {
+    const std::string source = option.source + (option.reason.empty() ? "" : "   " + option.reason);
+    std::printf("%-28s %-24s %s\n", option.name.c_str(), option.get().dump().c_str(), source.c_str());
+  }
+}
+
+/// One object from names to value, source and, for what a recipe chose, reason.
+void dump_json(const std::vector<Option>& options) {
+  auto all = nlohmann::json::object();
+  for (const Option& option : options) {
+    all[option.name] = {{"value", option.get()}, {"source", option.source}};
+    if (!option.reason.empty()) all[option.name]["reason"] = option.reason;
+  }
+  std::printf("%s\n", all.dump().c_str());
 }
 
 }  // namespace
@@ -20,13 +32,15 @@ void add_train_command(CLI::App& parent, int& exit_code) {
   auto* command = parent.add_subcommand("train", "Train DINO on a folder of images; goes on from --out if it holds a checkpoint");
   auto request = std::make_shared<TrainRequest>();
   auto dump_config = std::make_shared<bool>(false);
+  auto json = std::make_shared<bool>(false);
   auto every_step = std::make_shared<bool>(false);
   command->add_flag("-v,--verbose", *every_step, "show every step, not only those that are logged")->group("Run");
-  command->add_flag("--dump-config", *dump_config, "print each option's value and where it came from, and end")->group("Run");
+  command->add_flag("--dump-config", *dump_config, "print each option's value and where it came from, with a recipe's reasons, and end")->group("Run");
+  command->add_flag("--json", *json, "with --dump-config: as one JSON object")->group("Run");
   request->add_to(*command);
-  command->callback([request, dump_config, every_step, &exit_code] {
+  command->callback([request, dump_config, json, every_step, &exit_code] {
     request->resolve();
-    if (*dump_config) dump(request->options);
+    if (*dump_config) *json ? dump_json(request->options) : dump(request->options);
     else exit_code = run_session(request->config, *every_step);
   });
 }

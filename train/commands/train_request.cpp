@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "train/recipe.h"
+
 namespace dino {
 namespace {
 
@@ -41,6 +43,7 @@ void add_option(CLI::App& command, TrainRequest& request, Option& option) {
 
 void TrainRequest::add_to(CLI::App& command) {
   command.add_option("--config", config_file, "options from a JSON file, such as a run's config.json")->group("Run");
+  command.add_option("--recipe", recipe, "values for a kind of data, which --config and flags override: " + recipe_list() + "; auto looks at the images")->group("Run");
   for (Option& option : options) add_option(command, *this, option);
   for (const auto& [name, why] : kReferenceOnly)
     command
@@ -55,6 +58,7 @@ void TrainRequest::resolve() {
     option->set(option->truth_value && text.empty() ? "true" : text);
     option->source = "flag";
   }
+  if (!recipe.empty()) apply_recipe(recipe, options, config);
 }
 
 }  // namespace dino

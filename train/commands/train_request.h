@@ -15,7 +15,7 @@ struct TrainRequest {
   TrainConfig config;
   std::vector<Option> options = options_of(config);
   std::vector<std::pair<Option*, std::string>> flags;
-  std::string config_file;
+  std::string config_file, recipe;
 
   TrainRequest() = default;
   TrainRequest(const TrainRequest&) = delete;
@@ -24,7 +24,8 @@ struct TrainRequest {
   /// Adds --config and one option for each of `options` to `command`, which must not outlive this.
   void add_to(CLI::App& command);
 
-  /// Brings `config` up to date: defaults < --config < flags. Throws UsageError naming option and value.
+  /// Brings `config` up to date: defaults < --recipe < --config < flags. A run that goes on has what it began with in place of a
+  /// recipe. Throws UsageError naming option and value, and what `apply_recipe` throws.
   void resolve();
 };
 
