@@ -215,7 +215,7 @@ ContentHash content_hash(std::span<const uint8_t> bytes) {
     take(word);
   }
   uint64_t rest = 0;
-  std::memcpy(&rest, bytes.data() + at, bytes.size() - at);
+  for (size_t i = at; i < bytes.size(); ++i) rest |= uint64_t{bytes[i]} << 8 * (i - at);
   take(rest);
   return {mixed(a + b), mixed(b ^ std::rotl(a, 32))};
 }
