@@ -1,5 +1,7 @@
 #include "train/checkpoint.h"
 
+#include <zlib.h>
+
 #include "engine/safetensors.h"
 
 namespace dino {
@@ -49,6 +51,17 @@ std::vector<NamedView> views_of(const TrainingState& state) {
   return all;
 }
 
+/// CRC-32 of all values, the step and the configuration; names and shapes are checked one by one.
+std::string checksum_of(const TensorFile& file) {
+  uLong crc = 0;
+  const auto add = [&](const void* data, size_t bytes) { crc = crc32_z(crc, static_cast<const Bytef*>(data), bytes); };
+  for (const char* key : {"step", "config"})
+    if (const auto found = file.metadata.find(key); found != file.metadata.end()) add(found->second.data(), found->second.size());
+  for (const NamedTensor& tensor : file.tensors)
+    if (!tensor.bytes.empty()) add(tensor.bytes.data(), tensor.bytes.size());
+  return str(crc);
+}
+
 }  // namespace
 
 void save_checkpoint(const std::string& path, const TrainingState& state, int64_t step, const std::string& config) {
@@ -68,6 +81,7 @@ void save_checkpoint(const std::string& path, const TrainingState& state, int64_
                             .owner = std::move(copy)});
   }
   file.metadata = {{"format", "dino_engine"}, {"step", str(step)}, {"config", config}};
+  file.metadata["checksum"] = checksum_of(file);
   save_safetensors(path, file);
 }
 
@@ -95,6 +109,10 @@ int64_t load_checkpoint(const std::string& path, const TrainingState& state) {
   }
   check<FormatError>(file.tensors.size() == entries.size(), path, ": expected ", entries.size(), " tensors, found ",
                      file.tensors.size(), "; it was written with other options");
+  const auto checksum = file.metadata.find("checksum");  // older checkpoints have none
+  check<FormatError>(checksum == file.metadata.end() || checksum->second == checksum_of(file), path,
+                     ": its contents do not have the checksum that was written with them: the file is damaged; put a copy or an older "
+                     "checkpoint (checkpoint0000.safetensors, ...) in its place, or remove it to start again");
   for (const NamedView& entry : entries) copy_from_host(file.find(entry.name)->bytes.data(), entry.view);
   state.student.parameters().values_changed();
   state.teacher.network().parameters().values_changed();

@@ -33,6 +33,19 @@ StepLog::StepLog(const std::string& path, int64_t step) : path_(path), lines_(li
   check(file_ != nullptr, path, ": cannot be written: ", std::strerror(errno));
 }
 
+Signs signs_of(const nlohmann::json& line) {
+  const auto value = [&](const char* name) {
+    const auto found = line.find(name);
+    return found != line.end() && found->is_number() ? found->get<double>() : Signs::kUnknown;
+  };
+  return {.step = line["step"].get<int64_t>(),
+          .teacher_entropy = value("teacher_entropy"),
+          .marginal_entropy = value("marginal_entropy"),
+          .teacher_temp = value("teacher_temp"),
+          .feature_std = value("feature_std"),
+          .half_life = value("teacher_half_life_steps")};
+}
+
 StepLog::~StepLog() { std::fclose(file_); }
 
 void StepLog::write(const nlohmann::json& line) {

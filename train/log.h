@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "train/doctor.h"
+
 namespace dino {
 
 /// log.jsonl: one JSON object per logged step, each on one line. The file holds no times, so that equal runs write equal
@@ -28,5 +30,9 @@ class StepLog {
   std::vector<nlohmann::json> lines_;
   std::FILE* file_;
 };
+
+/// What a line of the log says of the run's health: the same for the session that wrote it and for one that goes on. The line must have a
+/// whole number "step"; whatever else is missing or no number is unknown.
+Signs signs_of(const nlohmann::json& line);
 
 }  // namespace dino

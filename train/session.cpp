@@ -60,20 +60,6 @@ Patient patient(const TrainConfig& config, Trainer& trainer) {
           .predictor = config.predictor};
 }
 
-/// What a line of the log says of the run's health: the same for the session that wrote it and for one that goes on.
-Signs signs_of(const nlohmann::json& line) {
-  const auto value = [&](const char* name) {
-    const auto found = line.find(name);
-    return found != line.end() && found->is_number() ? found->get<double>() : Signs::kUnknown;
-  };
-  return {.step = line["step"].get<int64_t>(),
-          .teacher_entropy = value("teacher_entropy"),
-          .marginal_entropy = value("marginal_entropy"),
-          .teacher_temp = value("teacher_temp"),
-          .feature_std = value("feature_std"),
-          .half_life = value("teacher_half_life_steps")};
-}
-
 class Session {
  public:
   Session(const TrainConfig& config, const Dataset& dataset)
@@ -106,7 +92,7 @@ class Session {
     ProgressLine progress(trainer_.step(), plan.last_step, config_.epochs, config_.batch_size, std::log(static_cast<double>(config_.out_dim)), every_step);
     while (!trainer_.finished()) {
       const StepPlan plan_of_step = plan.at(config_, trainer_.step());
-      if (const auto done = trainer_.advance()) take(*done, progress);
+      if (const auto done = advance()) take(*done, progress);
       const bool stop = signals.received() != 0 || must_stop();
       // What looks at the state waits for the step.
       if (stop || plan_of_step.last_of_epoch || trainer_.finished() || checkpoint_due())
@@ -130,6 +116,17 @@ class Session {
   }
 
  private:
+  /// One more step. Data that cannot be read any more end the run with its state saved.
+  std::optional<Trainer::Finished> advance() {
+    try {
+      return trainer_.advance();
+    } catch (const DataError& error) {
+      if (trainer_.step() == 0) throw;
+      trainer_.save(checkpoint_);
+      throw DataError(str(error.what(), "; the state is in ", checkpoint_));
+    }
+  }
+
   /// Names the options that differ from those of the session before.
   void warn_about_changes(const std::string& path) const {
     const auto before = options_before(path);

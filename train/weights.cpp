@@ -247,14 +247,22 @@ std::string MatchReport::text() const {
   return text;
 }
 
-MatchReport apply_weights(ParameterStore& store, const WeightsFile& file, bool with_head,
-                          bool allow_partial) {
+namespace {
+
+/// A parameter and the tensor that it gets its values from.
+struct Match {
+  size_t entry;
+  const NamedTensor* tensor;
+};
+
+/// What belongs to what; `store` need not have its memory yet. Throws what `apply_weights` throws.
+std::vector<Match> match(const ParameterStore& store, const WeightsFile& file, bool with_head, bool allow_partial, MatchReport& report) {
   const bool head = with_head && has_dino_head(file.tensors);
   const bool predictor = with_head && has_predictor(file.tensors);
   std::map<std::string_view, const NamedTensor*> tensors;
   for (const NamedTensor& tensor : file.tensors.tensors) tensors[tensor.name] = &tensor;
 
-  MatchReport report;
+  std::vector<Match> matches;
   std::set<std::string_view> used;
   int backbone_matches = 0;
   for (size_t i = 0; i < store.entries().size(); ++i) {
@@ -269,8 +277,7 @@ MatchReport apply_weights(ParameterStore& store, const WeightsFile& file, bool w
       continue;
     }
     check_shape(*found->second, entry);
-    copy_values(*found->second, store.tensor(static_cast<int>(i)));
-    store.values_changed();
+    matches.push_back({i, found->second});
     used.insert(found->first);
     ++report.matched;
     backbone_matches += entry.name.starts_with(kBackbone) ? 1 : 0;
@@ -285,6 +292,41 @@ MatchReport apply_weights(ParameterStore& store, const WeightsFile& file, bool w
                     report.text(), "); give the --arch that these weights were made with");
   check<UsageError>(allow_partial || (report.missing.empty() && !strange), "weights: ", report.text(),
                     "; give the --arch, --depth, … that these weights were made with, or --allow-partial");
+  return matches;
+}
+
+void copy_all(const std::vector<Match>& matches, ParameterStore& store) {
+  for (const auto& [entry, tensor] : matches) copy_values(*tensor, store.tensor(static_cast<int>(entry)));
+  store.values_changed();
+}
+
+/// Throws UsageError for dimensions that no network has: they may come from a file, and memory is asked for by them.
+void check_recipe(const BackboneRecipe& recipe) {
+  constexpr double kWidest = 1 << 16, kDeepest = 1000, kLargestImage = 8192;
+  const auto within = [](const char* name, auto value, double low, double high) {
+    check<UsageError>(static_cast<double>(value) >= low && static_cast<double>(value) <= high, "--", name, " ", value, " must lie between ", low, " and ", high);
+  };
+  const BackboneConfig& backbone = recipe.backbone;
+  within("patch-size", backbone.patch_size, 1, 4096);
+  within("channels", backbone.channels, 1, 4096);
+  within("global-crops-size", backbone.image_size, 1, kLargestImage);
+  within("image-size", recipe.image_size, 1, kLargestImage);
+  if (backbone.embed_dim) within("embed-dim", *backbone.embed_dim, 1, kWidest);
+  if (backbone.depth) within("depth", *backbone.depth, 1, kDeepest);
+  if (backbone.heads) within("heads", *backbone.heads, 1, kWidest);
+  if (backbone.mlp_ratio) within("mlp-ratio", *backbone.mlp_ratio, 0, 1000);
+  if (backbone.conv_pool) within("conv-pool", *backbone.conv_pool, 1, 4096);
+  for (const int64_t width : backbone.conv_widths.value_or(std::vector<int64_t>{})) within("conv-widths", width, 1, kWidest);
+  for (const float mean : recipe.mean) check<UsageError>(std::isfinite(mean), "--mean ", mean, " must be finite");
+  for (const float deviation : recipe.deviation) check<UsageError>(deviation > 0 && std::isfinite(deviation), "--std ", deviation, " must be positive");
+}
+
+}  // namespace
+
+MatchReport apply_weights(ParameterStore& store, const WeightsFile& file, bool with_head,
+                          bool allow_partial) {
+  MatchReport report;
+  copy_all(match(store, file, with_head, allow_partial, report), store);
   return report;
 }
 
@@ -292,6 +334,7 @@ BackboneRecipe infer_backbone(const WeightsFile& file, const BackboneOverrides& 
   const json config = configuration_of(file);
   BackboneRecipe recipe = config.is_object() ? from_configuration(config) : from_shapes(file, overrides);
   apply_overrides(recipe, overrides);
+  check_recipe(recipe);
   return recipe;
 }
 
@@ -299,6 +342,7 @@ LoadedBackbone load_backbone(const LoadOptions& options) {
   auto parameters = std::make_unique<ParameterStore>();
   if (options.path.empty()) {
     const BackboneRecipe recipe = random_recipe(options.overrides);
+    check_recipe(recipe);
     Backbone backbone = make_backbone(*parameters, std::string(kBackbone), recipe.backbone);
     parameters->allocate(options.placement, options.seed, false);
     return {std::move(parameters), std::move(backbone), recipe, {}, true};
@@ -306,9 +350,12 @@ LoadedBackbone load_backbone(const LoadOptions& options) {
   const WeightsFile file = load_weights(options.path, options.checkpoint_key);
   const BackboneRecipe recipe = infer_backbone(file, options.overrides);
   Backbone backbone = make_backbone(*parameters, std::string(kBackbone), recipe.backbone);
+  // A small file must not cause a large allocation: whether it fits is asked first.
+  MatchReport report;
+  const std::vector<Match> matches = match(*parameters, file, false, options.allow_partial, report);
   parameters->allocate(options.placement, options.seed, false);
-  const MatchReport match = apply_weights(*parameters, file, false, options.allow_partial);
-  return {std::move(parameters), std::move(backbone), recipe, match, false};
+  copy_all(matches, *parameters);
+  return {std::move(parameters), std::move(backbone), recipe, report, false};
 }
 
 }  // namespace dino

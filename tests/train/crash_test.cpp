@@ -1,54 +1,16 @@
-#include <fcntl.h>
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <csignal>
 #include <cstdlib>
 #include <thread>
 
 #include "kernels/philox.h"
-#include "tests/train/run_folder.h"
+#include "tests/train/process.h"
 
 using namespace dino;
 using testing::Folder;
-
-namespace {
-
-/// Starts the program in the background; its output goes nowhere. `limit` is the largest file that it may write, in bytes.
-pid_t start(const std::string& arguments, rlim_t limit = RLIM_INFINITY) {
-  const pid_t child = fork();
-  REQUIRE(child >= 0);
-  if (child != 0) return child;
-  const int null = open("/dev/null", O_RDWR);
-  dup2(null, STDOUT_FILENO);
-  dup2(null, STDERR_FILENO);
-  if (limit != RLIM_INFINITY) {
-    const rlimit file_size{limit, limit};
-    setrlimit(RLIMIT_FSIZE, &file_size);
-    std::signal(SIGXFSZ, SIG_IGN);
-  }
-  execl("/bin/sh", "sh", "-c", ("exec " + std::string(DINO_PROGRAM) + " " + arguments).c_str(), nullptr);
-  _exit(127);
-}
-
-/// Exit code of a child, or 128 + the signal that ended it.
-int wait_for(pid_t child) {
-  int status = 0;
-  REQUIRE(waitpid(child, &status, 0) == child);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-bool still_running(pid_t child) {
-  siginfo_t info = {};
-  return waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
-}
-
-int steps_logged(const std::string& run) {
-  const std::string log = testing::read_file(run + "/log.jsonl");
-  return static_cast<int>(std::count(log.begin(), log.end(), '\n'));
-}
-
-}  // namespace
+using testing::start;
+using testing::steps_logged;
+using testing::still_running;
+using testing::wait_for;
 
 TEST_CASE("a run that is killed at random moments and started again ends with the same bytes") {
   const Folder folder;
@@ -104,7 +66,7 @@ TEST_CASE("a full disk ends a run with an error and leaves the last checkpoint w
   const std::string images = testing::make_images(folder, 12);
   REQUIRE(testing::run_program(testing::small_arguments(images, folder / "run") + " --steps 4").code == 0);
   const std::string before = testing::read_file(folder / "run/checkpoint.safetensors");
-  const pid_t child = start(testing::small_arguments(images, folder / "run"), before.size() / 2);
+  const pid_t child = start(testing::small_arguments(images, folder / "run"), {.largest_file = before.size() / 2});
   CHECK(wait_for(child) == 1);
   CHECK(testing::read_file(folder / "run/checkpoint.safetensors") == before);
   CHECK_FALSE(testing::fs::exists(folder / "run/checkpoint.safetensors.tmp"));

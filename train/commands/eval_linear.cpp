@@ -1,4 +1,6 @@
 #include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -45,14 +47,17 @@ LinearLog log_to(const std::string& folder) {
   if (!folder.empty()) {
     std::error_code error;
     std::filesystem::create_directories(folder, error);
+    check<UsageError>(!error, "--out ", folder, ": cannot be made: ", error.message());
     file->open(std::filesystem::path(folder) / "log.jsonl", std::ios::trunc);
-    check(static_cast<bool>(*file), folder, ": cannot write log.jsonl");
+    check<UsageError>(static_cast<bool>(*file), "--out ", folder, ": cannot write log.jsonl in it: ", std::strerror(errno));
   }
-  return [file](const LinearEpoch& epoch) {
+  return [file, folder](const LinearEpoch& epoch) {
     const nlohmann::json line = to_json(epoch);
     std::cerr << "epoch " << epoch.epoch << ": train loss " << line["train_loss"] << ", top1 "
               << line["test_acc1"] << '\n';
-    if (file->is_open()) *file << line.dump() << std::endl;
+    if (!file->is_open()) return;
+    *file << line.dump() << std::endl;
+    check(file->good(), folder, ": cannot write log.jsonl: ", std::strerror(errno));
   };
 }
 
