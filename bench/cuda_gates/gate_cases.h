@@ -30,7 +30,8 @@ inline const CaseInput kWeights{{kParameters}}, kSquares{{kParameters}, Fill::po
 inline const CaseInput kOne{{1}, Fill::positive}, kPerTensor{{3}, Fill::positive};
 /// Three tensors {first, count, …}, the second of which is not trained as the others are; as in kernels/optimizer.h.
 inline const CaseInput kTable{
-    {3, 4}, Fill::normal, Dtype::i64, {0, 600000, 1, 1, 600000, 100000, 0, 1, 700000, 300000, 1, 0}};
+    {3, kSegmentColumns}, Fill::normal, Dtype::i64,
+    {0, 600000, 1, 1, rate_bits(1), 600000, 100000, 0, 1, rate_bits(1), 700000, 300000, 1, 0, rate_bits(1)}};
 
 inline std::vector<Case<Linear>> gate_cases(Linear) { return {{{}, {kTokens, {{kHidden, kDim}}, {{kHidden}}}}}; }
 inline std::vector<Case<Gelu>> gate_cases(Gelu) { return {{{}, {{{542, kHidden}}}}}; }
