@@ -3,7 +3,17 @@
 
 namespace dino {
 
-Context::Context(int threads, Device device) : device_(device), stream_(threads) {
+namespace {
+
+/// `threads`, or UsageError for a number that no machine has: starting that many would end the program.
+int checked_threads(int threads) {
+  check<UsageError>(threads >= 0 && threads <= 4096, "--threads ", threads, " must lie between 0 (one per processor) and 4096");
+  return threads;
+}
+
+}  // namespace
+
+Context::Context(int threads, Device device) : device_(device), stream_(checked_threads(threads)) {
   if (device == Device::cuda) cuda_ = std::make_unique<CudaStream>();
   if (device == Device::cpu) return;
   own_device_arena_ = std::make_unique<Arena>(device);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -249,7 +250,7 @@ Option* find_option(std::vector<Option>& options, const std::string& name) {
 
 void read_config_file(const std::string& path, std::vector<Option>& options) {
   std::ifstream file(path);
-  check<UsageError>(file.good(), path, ": cannot be read");
+  check<UsageError>(file.good() && !std::filesystem::is_directory(path), path, ": cannot be read as a file of options");
   const json config = json::parse(file, nullptr, false);
   check<UsageError>(config.is_object(), path, ": must be a JSON object from option names to values");
   for (const auto& [name, value] : config.items()) {
