@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "kernels/bf16_pairs.h"
+#include "kernels/bf16_tiles.h"
 
 namespace dino::attention_head::dot_products {
 namespace {
@@ -70,8 +71,8 @@ struct Scores {
 /// to = factor · X · Yᵀ, where x are the queries of the block, and y the keys, once more in `transposed`.
 DINO_AVX512_BF16 void pair_products(Rows<const BFloat16> x, int64_t rows, Rows<const BFloat16> y, const Pair* transposed, const Keys& keys,
                                int64_t dim, float factor, const Scores& to) {
-  multiply({.rows = rows, .cols = keys.wide, .inner = dim / 2, .a = x.data, .a_row = x.stride, .a_inner = 2, .b = transposed,
-            .b_row = keys.wide, .c = {.wide = to.wide, .stride = keys.wide}, .factor = factor});
+  bf16_tiles::multiply({.rows = rows, .cols = keys.wide, .inner = dim / 2, .a = x.data, .a_row = x.stride, .a_inner = 2, .b = transposed,
+                        .b_row = keys.wide, .c = {.wide = to.wide, .stride = keys.wide}, .factor = factor});
   for (int64_t t = 0; t < keys.tail; ++t)
     for (int64_t row = 0; row < rows; ++row)
       to.tail[t * Scores::kMostRows + row] = factor * dot(x.row(row), y.row(keys.wide + t), dim);
@@ -171,8 +172,8 @@ DINO_AVX512_BF16 void run_forward(const Forward<BFloat16>& head, std::byte* scra
       *head.lse.row(first + row) = std::fma(memory.max[row], kLn2, std::log(memory.sum[row]));
       memory.sum[row] = 1 / memory.sum[row];
     }
-    multiply({.rows = rows, .cols = dim, .inner = keys.pairs, .a = memory.p, .a_row = memory.p_row, .a_inner = 2, .b = memory.v,
-              .b_row = dim, .c = {.narrow = head.o.row(first), .stride = head.o.stride}, .factors = memory.sum});
+    bf16_tiles::multiply({.rows = rows, .cols = dim, .inner = keys.pairs, .a = memory.p, .a_row = memory.p_row, .a_inner = 2, .b = memory.v,
+                          .b_row = dim, .c = {.narrow = head.o.row(first), .stride = head.o.stride}, .factors = memory.sum});
   }
 }
 
@@ -293,8 +294,8 @@ DINO_AVX512_BF16 void run_backward(const Backward<BFloat16>& head, std::byte* sc
     wide_gradients(m, keys, rows, head.scale);
     tail_gradients(m, keys, rows, head.scale);
     if (head.dq.wanted())
-      multiply({.rows = rows, .cols = dim, .inner = keys.pairs, .a = m.ds, .a_row = m.ds_row, .a_inner = 2, .b = m.k, .b_row = dim,
-                .c = target(head.dq, first)});
+      bf16_tiles::multiply({.rows = rows, .cols = dim, .inner = keys.pairs, .a = m.ds, .a_row = m.ds_row, .a_inner = 2, .b = m.k, .b_row = dim,
+                            .c = target(head.dq, first)});
     const Gradient<BFloat16>* const gradients[] = {&head.dk, &head.dv};
     const Pair *const left[] = {m.ds_pairs, m.p_pairs}, *const right[] = {m.q, m.d_o};
     float* const sums[] = {m.dk, m.dv};
@@ -303,8 +304,8 @@ DINO_AVX512_BF16 void run_backward(const Backward<BFloat16>& head, std::byte* sc
       const Rows<const BFloat16>& plain = i == 0 ? q : d_o;
       interleave_rows(plain.data, plain.stride, rows, dim, i == 0 ? m.q : m.d_o);
       const Target to = blocks.count > 1 ? Target{.wide = sums[i], .stride = dim, .add = block > 0} : target(*gradients[i], 0);
-      multiply({.rows = keys.count, .cols = dim, .inner = (rows + 1) / 2, .a = reinterpret_cast<const BFloat16*>(left[i]), .a_row = 2,
-                .a_inner = 2 * keys.row(), .b = right[i], .b_row = dim, .c = to});
+      bf16_tiles::multiply({.rows = keys.count, .cols = dim, .inner = (rows + 1) / 2, .a = reinterpret_cast<const BFloat16*>(left[i]), .a_row = 2,
+                            .a_inner = 2 * keys.row(), .b = right[i], .b_row = dim, .c = to});
     }
   }
   if (blocks.count == 1) return;
