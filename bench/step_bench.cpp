@@ -57,7 +57,8 @@ std::vector<StepCase> step_cases() {
   conv.head_bottleneck_dim = 64;
   conv.use_bn_in_head = true;
   conv.sinkhorn = 3;
-  return {{"vit_tiny/4", tiny}, {"vit_small/16", small}, {"micro/4", micro}, {"conv_small", conv}};
+  TrainConfig resnet = base_config("resnet50", 65536, 2, 224, 96, 6);
+  return {{"vit_tiny/4", tiny}, {"vit_small/16", small}, {"micro/4", micro}, {"conv_small", conv}, {"resnet50", resnet}};
 }
 
 std::string description(const TrainConfig& c) {
@@ -92,6 +93,27 @@ double flops_of(const ConvNet& net, double size) {
     if (stage > 0) side = halved(side);
     total += conv(side, 3, in, out) + conv(side, 3, out, out) + conv(side, 1, in, out);
     in = out;
+  }
+  return total;
+}
+
+double flops_of(const ResNet& net, double size) {
+  const auto halved = [](double side) { return std::ceil(side / 2); };
+  const auto conv = [](double side, double kernel, double in, double out) { return 2 * side * side * kernel * kernel * in * out; };
+  const ResNetConfig& c = net.config();
+  double side = halved(size), in = static_cast<double>(c.width);
+  double total = conv(side, 7, static_cast<double>(c.channels), in);
+  side = halved(side);
+  for (size_t stage = 0; stage < c.blocks.size(); ++stage) {
+    const double width = static_cast<double>(c.width << stage), out = width * (c.bottleneck ? 4 : 1);
+    for (int64_t block = 0; block < c.blocks[stage]; ++block) {
+      const bool first = stage > 0 && block == 0;
+      if (c.bottleneck) total += conv(side, 1, in, width);
+      if (first) side = halved(side);
+      if (first || in != out) total += conv(side, 1, in, out);
+      total += conv(side, 3, c.bottleneck ? width : in, width) + (c.bottleneck ? conv(side, 1, width, out) : conv(side, 3, width, width));
+      in = out;
+    }
   }
   return total;
 }
@@ -264,7 +286,7 @@ int run(int argc, char** argv) {
   const bool gpu = placement.device == Device::cuda;
   std::vector<StepCase> cases = gpu ? gpu_step_cases() : step_cases();
   std::erase_if(cases, [&](const StepCase& c) { return c.name.find(filter) == std::string::npos; });
-  if (recompute) std::erase_if(cases, [](const StepCase& c) { return c.config.arch == "conv_small"; });
+  if (recompute) std::erase_if(cases, [](const StepCase& c) { return !is_transformer(c.config.arch); });
   for (StepCase& c : cases) c.config.recompute = recompute;
   check<UsageError>(!cases.empty(), "--filter ", filter, ": no configuration has that in its name");
 

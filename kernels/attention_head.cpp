@@ -347,7 +347,7 @@ void RunForward(const Forward<T>& head, float* memory) {
 
 template <class T>
 void RunBackward(const Backward<T>& head, float* memory) {
-  const auto [queries, keys, dim] = head.size;
+  const int64_t queries = head.size.queries, keys = head.size.keys, dim = head.size.dim;
   const Blocks blocks(head.size);
   const int64_t stride = padded(keys);
   Scratch scratch{memory};

@@ -20,6 +20,21 @@ const std::map<std::string, VitSize>& vit_sizes() {
   return sizes;
 }
 
+struct ResNetSize {
+  std::array<int64_t, 4> blocks;
+  bool bottleneck;
+  bool operator==(const ResNetSize&) const = default;
+};
+
+/// He et al. (2016), table 1.
+const std::map<std::string, ResNetSize>& resnet_sizes() {
+  static const std::map<std::string, ResNetSize> sizes = {
+      {"resnet18", {{2, 2, 2, 2}, false}}, {"resnet34", {{3, 4, 6, 3}, false}},   {"resnet50", {{3, 4, 6, 3}, true}},
+      {"resnet101", {{3, 4, 23, 3}, true}}, {"resnet152", {{3, 8, 36, 3}, true}},
+  };
+  return sizes;
+}
+
 size_t edit_distance(const std::string& a, const std::string& b) {
   std::vector<size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), size_t{0});
@@ -48,8 +63,22 @@ std::string nearest(const std::string& word, const std::vector<std::string>& can
 }
 
 const std::vector<std::string>& backbone_names() {
-  static const std::vector<std::string> names = {"vit_tiny", "vit_small", "vit_base", "conv_small", "hybrid_small", "deit_tiny", "deit_small"};
+  static const std::vector<std::string> names = {"vit_tiny", "vit_small", "vit_base", "resnet18",  "resnet34",   "resnet50",
+                                                 "resnet101", "resnet152", "conv_small", "hybrid_small", "deit_tiny", "deit_small"};
   return names;
+}
+
+bool is_transformer(const std::string& arch) { return vit_sizes().contains(arch); }
+
+bool has_batch_norm(const std::string& arch) {
+  const auto vit = vit_sizes().find(arch);
+  return vit == vit_sizes().end() || vit->second.conv_stem;
+}
+
+std::string resnet_named(const std::array<int64_t, 4>& blocks, bool bottleneck) {
+  for (const auto& [name, size] : resnet_sizes())
+    if (size == ResNetSize{blocks, bottleneck}) return name;
+  return {};
 }
 
 Backbone make_backbone(ParameterStore& store, const std::string& prefix, const BackboneConfig& config) {
@@ -59,6 +88,8 @@ Backbone make_backbone(ParameterStore& store, const std::string& prefix, const B
     if (config.conv_pool) conv.pool = *config.conv_pool;
     return ConvNet(store, prefix, conv);
   }
+  if (const auto resnet = resnet_sizes().find(config.arch); resnet != resnet_sizes().end())
+    return ResNet(store, prefix, {.channels = config.channels, .blocks = resnet->second.blocks, .bottleneck = resnet->second.bottleneck});
   const auto size = vit_sizes().find(config.arch);
   if (size == vit_sizes().end()) {
     const std::string near = nearest(config.arch, backbone_names());

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "models/conv_net.h"
+#include "models/resnet.h"
 #include "models/vit.h"
 
 namespace dino {
@@ -24,10 +25,19 @@ struct BackboneConfig {
   std::optional<int64_t> conv_pool;                 ///< conv_small
 };
 
-using Backbone = std::variant<VisionTransformer, ConvNet>;
+using Backbone = std::variant<VisionTransformer, ConvNet, ResNet>;
 
 /// Names that `make_backbone` knows, for messages.
 const std::vector<std::string>& backbone_names();
+
+/// Whether a name stands for a transformer: these have patches, and blocks that can be computed anew. False for an unknown name.
+bool is_transformer(const std::string& arch);
+
+/// Whether a backbone has batch norm, so that the images of a batch are not independent of one another.
+bool has_batch_norm(const std::string& arch);
+
+/// The residual network with these blocks in its stages; empty if none has them.
+std::string resnet_named(const std::array<int64_t, 4>& blocks, bool bottleneck);
 
 /// Declares the backbone that `config` describes. Throws UsageError for an unknown name, with the nearest known one.
 Backbone make_backbone(ParameterStore& store, const std::string& prefix, const BackboneConfig& config);

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "kernels/linear_products.h"
+#include "models/registry.h"
 
 namespace dino {
 namespace {
@@ -124,7 +125,7 @@ bool stops_on_collapse(const TrainConfig& config) {
 
 std::string chosen_precision(const TrainConfig& config) {
   if (config.precision != "auto") return config.precision;
-  const bool transformer = config.arch.starts_with("vit_");
+  const bool transformer = is_transformer(config.arch) && !has_batch_norm(config.arch);
   const bool fast = device_named(config.device) == Device::cuda || multiplies_bf16_natively();
   return transformer && fast ? "bf16" : "f32";
 }
@@ -173,17 +174,19 @@ void check_config(const TrainConfig& config) {
   check<UsageError>(config.layer_decay > 0 && config.layer_decay <= 1, "--layer-decay ", config.layer_decay,
                     " must be above 0 and at most 1, which is none");
   check<UsageError>(config.loss == "ce" || config.sinkhorn == 0, "--sinkhorn needs --loss ce: MSE does not compare probabilities");
-  check<UsageError>(!config.recompute || config.arch != "conv_small",
-                    "--recompute works block by block of a transformer; --arch conv_small has none: use --recompute false");
+  const bool known = std::ranges::find(backbone_names(), config.arch) != backbone_names().end();  // others are refused by name later
+  const bool transformer = is_transformer(config.arch);
+  check<UsageError>(!config.recompute || transformer || !known, "--recompute works block by block of a transformer; --arch ", config.arch,
+                    " has none: use --recompute false");
   int64_t divisor = std::min(config.accumulate, std::max<int64_t>(1, config.batch_size));
   while (config.batch_size % divisor != 0) --divisor;
   check<UsageError>(config.batch_size % config.accumulate == 0, "--accumulate ", config.accumulate,
                     " must divide --batch-size ", config.batch_size, "; use --accumulate ", divisor);
-  if (config.arch != "conv_small")
+  if (transformer)
     for (const auto& [flag, size] : {std::pair{"--global-crops-size", config.augment.global_crops_size},
                                      std::pair{"--local-crops-size", config.augment.local_crops_size}})
       check<UsageError>(size >= config.patch_size, flag, " ", size, " is smaller than --patch-size ", config.patch_size, "; use --patch-size ", size, " or less");
-  const bool batch_norm = config.use_bn_in_head || config.arch == "conv_small" || config.arch == "hybrid_small";
+  const bool batch_norm = config.use_bn_in_head || (known && has_batch_norm(config.arch));
   check<UsageError>(config.accumulate == 1 || !batch_norm, "--accumulate ", config.accumulate,
                     " would not equal the large batch, because the network has batch norm; use --accumulate 1",
                     config.use_bn_in_head ? " or --use-bn-in-head false" : "");

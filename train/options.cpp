@@ -127,7 +127,7 @@ void add_data(Builder& b, TrainConfig& c) {
 
 void add_network(Builder& b, TrainConfig& c) {
   b.group("Network");
-  b.add("arch", c.arch, "vit_tiny, vit_small, vit_base, conv_small or hybrid_small");
+  b.add("arch", c.arch, "vit_tiny, vit_small, vit_base, resnet18 to resnet152, conv_small or hybrid_small");
   b.add("patch-size", c.patch_size, "pixels of a side of a patch");
   b.add("embed-dim", c.embed_dim, "width of the transformer; 0: the architecture's own");
   b.add("depth", c.depth, "number of blocks; 0: the architecture's own");

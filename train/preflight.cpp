@@ -133,7 +133,7 @@ std::string memory_text(const TrainConfig& config, const MemoryPlan& plan) {
   if (placement(config).device == Device::cpu) {
     const uint64_t available = available_memory();
     const bool scarce = available > 0 && plan.total() > available;
-    const char* less = config.recompute || config.arch == "conv_small" ? "" : " or --recompute";
+    const char* less = config.recompute || !is_transformer(config.arch) ? "" : " or --recompute";
     return str(size_text(plan.total()), ": ", parts,
                scarce ? str("; only ", size_text(available), " are available: a smaller --batch-size", less, " needs less") : std::string());
   }
@@ -141,7 +141,7 @@ std::string memory_text(const TrainConfig& config, const MemoryPlan& plan) {
   const size_t fixed = plan.parameters, per_image = (plan.total() - fixed) / static_cast<size_t>(config.batch_size) + 1;
   check<UsageError>(plan.total() <= free, "--batch-size ", config.batch_size, " needs ", size_text(plan.total()), ", the GPU has ", size_text(free),
                     " free; --batch-size ", free > fixed ? (free - fixed) / per_image : 0, " or less may do, or --accumulate",
-                    config.recompute || config.arch == "conv_small" ? "" : ", or --recompute");
+                    config.recompute || !is_transformer(config.arch) ? "" : ", or --recompute");
   return str(size_text(plan.total()), " of the GPU's free ", size_text(free), ": ", parts);
 }
 

@@ -180,13 +180,28 @@ bool read_vit_shapes(const TensorFile& file, BackboneConfig& recipe, BackboneCon
   return true;
 }
 
+/// Whether the tensors are those of a residual network as torchvision builds it; its name and channels are then in `recipe`.
+bool read_resnet_shapes(const TensorFile& file, BackboneConfig& recipe) {
+  const NamedTensor* stem = find_with_rank(file, "conv1.weight", 4);
+  if (!stem || stem->shape[2] != 7 || stem->shape[3] != 7) return false;
+  std::array<int64_t, 4> blocks{};
+  for (size_t stage = 0; stage < blocks.size(); ++stage)
+    while (file.find(str("layer", stage + 1, '.', blocks[stage], ".conv1.weight"))) ++blocks[stage];
+  const std::string name = resnet_named(blocks, file.find("layer1.0.conv3.weight") != nullptr);
+  if (name.empty()) return false;
+  recipe.arch = name;
+  recipe.channels = stem->shape[1];
+  return true;
+}
+
 BackboneRecipe from_shapes(const WeightsFile& file, const BackboneOverrides& overrides) {
   constexpr int64_t kHeadDim = 64;  // of every published vision transformer
   BackboneRecipe recipe;
   BackboneConfig size;
+  if (!overrides.arch && read_resnet_shapes(file.tensors, recipe.backbone)) return recipe;
   const bool vit = read_vit_shapes(file.tensors, recipe.backbone, size);
   check<UsageError>(vit || overrides.arch,
-                    "weights: these are not the tensors of a plain vision transformer (found ",
+                    "weights: these are not the tensors of a plain vision transformer or of a residual network (found ",
                     file.tensors.tensors.empty() ? "none" : quote(file.tensors.tensors.front().name),
                     "); give --arch and the options that the network was made with");
   recipe.image_size = recipe.backbone.image_size;

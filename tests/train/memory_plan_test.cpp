@@ -68,6 +68,7 @@ TEST_CASE("recomputed activations change no bit of a run and need less memory") 
 TEST_CASE("the memory of a step on the host is known before the run") {
   const Data data;
   train(data.config("conv_small", "f32"), *data.images);
+  train(data.config("resnet18", "f32"), *data.images);
   for (const char* precision : {"f32", "bf16", "f64"}) {
     INFO(precision);
     TrainConfig config = data.config("vit_tiny", precision);

@@ -137,7 +137,7 @@ TEST_CASE("a recipe stands above the defaults and below --config and flags, and 
 }
 
 TEST_CASE("recipes that do not exist or lack what they need end with exit code 2") {
-  for (const auto& [arguments, message] : {std::pair("--recipe resnet50", "known: auto, imagenet, imagenet-boosted, small, tiny-images, continue"),
+  for (const auto& [arguments, message] : {std::pair("--recipe photographs", "known: auto, imagenet, imagenet-boosted, resnet50, small, tiny-images, continue"),
                                            {"--recipe smal", "did you mean small"},
                                            {"--recipe auto", "--data"},
                                            {"--recipe continue --data photos", "--init"}}) {

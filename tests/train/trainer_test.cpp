@@ -65,7 +65,7 @@ TEST_CASE("micro-batches are refused where batch norm or Sinkhorn-Knopp would ma
 
 TEST_CASE("a restored run goes on bit for bit, whatever the number of threads and workers") {
   const Data data;
-  for (const auto& [arch, precision] : {std::pair("vit_tiny", "f32"), {"vit_tiny", "bf16"}, {"conv_small", "f32"}, {"hybrid_small", "bf16"}}) {
+  for (const auto& [arch, precision] : {std::pair("vit_tiny", "f32"), {"vit_tiny", "bf16"}, {"conv_small", "f32"}, {"resnet18", "f32"}, {"hybrid_small", "bf16"}}) {
     INFO(arch << " in " << precision);
     TrainConfig config = data.config();
     config.arch = arch;

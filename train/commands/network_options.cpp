@@ -80,7 +80,7 @@ void add_network_options(CLI::App& command, NetworkOptions& options) {
   command.add_option("--seed", options.load.seed, "Of random weights and of all drawing")
       ->capture_default_str()
       ->group(weights);
-  command.add_option("--arch", o.arch, "vit_tiny, vit_small, vit_base, conv_small, hybrid_small, …")
+  command.add_option("--arch", o.arch, "vit_tiny, vit_small, vit_base, resnet18 to resnet152, conv_small or hybrid_small")
       ->group(network);
   command.add_option("--patch-size", o.patch_size, "Pixels of a patch's side")->group(network);
   command.add_option("--channels", o.channels, "Channels of the images: 1 or 3")->group(network);
