@@ -128,6 +128,7 @@ void CropBatch::write(std::byte* to) const {
 PixelScale pixel_scale(const AugmentConfig& config) {
   const Normalization normalization = normalization_of(config.channels, config.mean, config.deviation);
   PixelScale scale;
+  check<UsageError>(normalization.mean.size() <= scale.mean.size(), "crop batch: at most 4 channels; got ", config.channels);
   std::copy(normalization.mean.begin(), normalization.mean.end(), scale.mean.begin());
   std::copy(normalization.deviation.begin(), normalization.deviation.end(), scale.deviation.begin());
   return scale;

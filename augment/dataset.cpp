@@ -8,6 +8,7 @@
 #include <map>
 
 #include "augment/dataset_sources.h"
+#include "augment/image_kind.h"
 
 namespace dino {
 namespace {
@@ -65,23 +66,35 @@ Source source_of(const std::string& path) {
   return Source::list;
 }
 
-}  // namespace
-
-std::unique_ptr<Dataset> Dataset::open(const std::string& path, int channels) {
-  check<UsageError>(channels == 1 || channels == 3, "data: channels must be 1 or 3; got ", channels);
+std::unique_ptr<Dataset> open_source(const std::string& path, ImageKind kind) {
   const std::vector<std::string> paths = expand(path);
   const Source source = source_of(paths.front());
   for (const std::string& one : paths) {
     check<DataError>(source_of(one) == source, path,
                      ": the paths are of different kinds; give files of one kind");
   }
-  if (source == Source::tar) return open_tar(paths, channels);
-  if (source == Source::cifar) return open_cifar(paths, channels);
+  if (source == Source::tar) return open_tar(paths, kind);
+  if (source == Source::cifar) return open_cifar(paths, kind);
   check<DataError>(paths.size() == 1, path, ": ", paths.size(),
                    " paths; several are read only if they are .tar or CIFAR .bin files");
-  if (source == Source::folder) return open_folder(paths.front(), channels);
-  if (source == Source::idx) return open_idx(paths.front(), channels);
-  return open_list(paths.front(), channels);
+  if (source == Source::folder) return open_folder(paths.front(), kind);
+  if (source == Source::idx) return open_idx(paths.front(), kind);
+  return open_list(paths.front(), kind);
+}
+
+}  // namespace
+
+std::unique_ptr<Dataset> Dataset::open(const std::string& path, ImageKind kind) {
+  std::unique_ptr<Dataset> dataset = open_source(path, kind);
+  dataset->read_as(kind);
+  return dataset;
+}
+
+void Dataset::read_as(ImageKind kind) {
+  check<UsageError>(kind.channels >= 1 && kind.channels <= kMostChannels, "data: channels must be 1 to ", kMostChannels, "; got ", kind.channels);
+  check<UsageError>(!only_bytes() || kind.in_bytes(), "data: IDX and CIFAR files hold 8-bit gray or colour, not ", text_of(kind),
+                    "; use --channels 1 or 3 without --pixel-type");
+  kind_ = kind;
 }
 
 StoredImage Dataset::stored(size_t index) const {
@@ -114,7 +127,7 @@ bool ends_with_ignoring_case(std::string_view name, std::string_view ending) {
 
 bool has_image_extension(std::string_view name) {
   constexpr std::string_view kExtensions[] = {".jpg", ".jpeg", ".png",  ".ppm", ".bmp",
-                                              ".pgm", ".tif",  ".tiff", ".webp"};
+                                              ".pgm", ".tif",  ".tiff", ".webp", ".npy"};
   return std::any_of(std::begin(kExtensions), std::end(kExtensions),
                      [&](std::string_view extension) { return ends_with_ignoring_case(name, extension); });
 }

@@ -32,9 +32,13 @@ class Dataset {
   /// - MNIST-style IDX images (`*-images-idx3-ubyte`, also `.gz`), with the labels file beside;
   /// - CIFAR-10 or CIFAR-100 `.bin` files; several with commas or a glob.
   ///
-  /// `channels` (1 or 3) is what `load` returns. Throws DataError if there is nothing to read, naming what
-  /// was looked for, and UsageError for other channels.
-  static std::unique_ptr<Dataset> open(const std::string& path, int channels = 3);
+  /// Arrays (.npy) in a folder are images if it holds no others. `kind` is what `load` returns. Throws DataError if there is nothing
+  /// to read, naming what was looked for, and UsageError for a kind that cannot be.
+  static std::unique_ptr<Dataset> open(const std::string& path, ImageKind kind = {});
+
+  /// Changes what `load` returns, before anybody reads. Throws UsageError for a kind that cannot be.
+  void read_as(ImageKind kind);
+  ImageKind kind() const { return kind_; }
 
   virtual ~Dataset() = default;
   Dataset(const Dataset&) = delete;
@@ -61,6 +65,8 @@ class Dataset {
 
   /// What the source holds, with nothing decoded. Throws DataError if it cannot be read.
   virtual StoredImage stored(size_t index) const;
+  /// Whether it can hold nothing but 8-bit gray and colour.
+  virtual bool only_bytes() const { return false; }
   /// Path of the file that holds the image, perhaps with others; empty if it lies in none.
   virtual std::string file(size_t index) const {
     static_cast<void>(index);
@@ -68,7 +74,7 @@ class Dataset {
   }
 
  protected:
-  explicit Dataset(int channels) : channels_(channels) {}
+  explicit Dataset(ImageKind kind) : kind_(kind) {}
 
   void add(std::string name, int label) {
     names_.push_back(std::move(name));
@@ -79,7 +85,7 @@ class Dataset {
   /// Numbers the classes of images added so far: `of_image[i]` is the class of image i, empty where unknown.
   void number_classes(const std::vector<std::string>& of_image);
 
-  int channels_;
+  ImageKind kind_;
   std::vector<std::string> class_names_;
 
  private:

@@ -15,7 +15,7 @@ constexpr uint64_t kMaxBytes = uint64_t{1} << 34;
 // x 32.
 class CifarDataset : public Dataset {
  public:
-  CifarDataset(const std::vector<std::string>& paths, int channels) : Dataset(channels) {
+  CifarDataset(const std::vector<std::string>& paths, ImageKind kind) : Dataset(kind) {
     for (const std::string& path : paths) add_file(path);
     for (int i = 0; i < classes_; ++i) class_names_.push_back(std::to_string(i));
   }
@@ -27,8 +27,9 @@ class CifarDataset : public Dataset {
     for (size_t i = 0; i < kPlane; ++i) {
       for (size_t c = 0; c < 3; ++c) image.pixels[3 * i + c] = planes[c * kPlane + i];
     }
-    return channels_ == 3 ? std::move(image) : to_channels(image.view(), channels_);
+    return kind_.channels == 3 ? std::move(image) : to_channels(image.view(), kind_.channels);
   }
+  bool only_bytes() const override { return true; }
   StoredImage stored(size_t index) const override {
     check(index < size(), "CIFAR: image ", index, " of ", size());
     const uint8_t* begin = planes_.data() + index * 3 * kPlane;
@@ -67,8 +68,8 @@ class CifarDataset : public Dataset {
 
 }  // namespace
 
-std::unique_ptr<Dataset> open_cifar(const std::vector<std::string>& paths, int channels) {
-  return std::make_unique<CifarDataset>(paths, channels);
+std::unique_ptr<Dataset> open_cifar(const std::vector<std::string>& paths, ImageKind kind) {
+  return std::make_unique<CifarDataset>(paths, kind);
 }
 
 }  // namespace dino

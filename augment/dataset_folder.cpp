@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 // Images that are files of their own: the names are the paths.
 class FileDataset : public Dataset {
  public:
-  explicit FileDataset(int channels) : Dataset(channels) {}
+  explicit FileDataset(ImageKind kind) : Dataset(kind) {}
   using Dataset::add;
   using Dataset::number_classes;
 
@@ -28,7 +28,7 @@ class FileDataset : public Dataset {
 
   Image load(size_t index) const override { return load_reduced(index, {}); }
   Image load_reduced(size_t index, const ReductionChoice& choose) const override {
-    return decode_reduced(read_file(name(index)), channels_, name(index), choose);
+    return decode_reduced(read_file(name(index)), kind_, name(index), choose);
   }
   StoredImage stored(size_t index) const override {
     std::vector<uint8_t> bytes = read_file(name(index));
@@ -46,7 +46,10 @@ struct FoundFile {
 // Walks a folder tree. Links are followed, but every folder is entered only once: circles end.
 class FolderWalk {
  public:
-  explicit FolderWalk(fs::path root) : root_(std::move(root)) { visit("", 0); }
+  explicit FolderWalk(fs::path root) : root_(std::move(root)) {
+    visit("", 0);
+    if (images.empty()) images.swap(arrays_);
+  }
 
   std::vector<FoundFile> images;
   std::vector<std::string> other_sources;  // names of archives, IDX and CIFAR files
@@ -69,6 +72,8 @@ class FolderWalk {
       std::error_code unreadable;
       if (entries->is_directory(unreadable)) {
         subfolders.push_back(name);
+      } else if (ends_with_ignoring_case(name, ".npy")) {
+        arrays_.push_back({folder, name});
       } else if (has_image_extension(name)) {
         images.push_back({folder, name});
       } else if (is_archive_name(name) || is_idx_name(name) || ends_with_ignoring_case(name, ".bin")) {
@@ -83,6 +88,7 @@ class FolderWalk {
   }
 
   fs::path root_;
+  std::vector<FoundFile> arrays_;  // which beside images are labels or features more often than images
   std::set<std::pair<dev_t, ino_t>> visited_;
 };
 
@@ -149,12 +155,12 @@ int number_of(const std::string& text) {
 
 }  // namespace
 
-std::unique_ptr<Dataset> open_folder(const std::string& path, int channels) {
+std::unique_ptr<Dataset> open_folder(const std::string& path, ImageKind kind) {
   FolderWalk walk(path);
   if (walk.images.empty()) throw_no_images(path, walk.other_sources);
   std::sort(walk.images.begin(), walk.images.end(),
             [](const FoundFile& a, const FoundFile& b) { return a.key() < b.key(); });
-  auto dataset = std::make_unique<FileDataset>(channels);
+  auto dataset = std::make_unique<FileDataset>(kind);
   std::vector<std::string> classes;
   for (const FoundFile& file : walk.images) {
     dataset->add((fs::path(path) / (file.folder + file.name)).string(), -1);
@@ -164,12 +170,12 @@ std::unique_ptr<Dataset> open_folder(const std::string& path, int channels) {
   return dataset;
 }
 
-std::unique_ptr<Dataset> open_list(const std::string& path, int channels) {
+std::unique_ptr<Dataset> open_list(const std::string& path, ImageKind kind) {
   const std::vector<ListLine> lines = read_lines(path);
   const fs::path folder = fs::path(path).parent_path();
   std::error_code ignored;
   const bool beside_list = fs::exists(folder / lines.front().path, ignored);
-  auto dataset = std::make_unique<FileDataset>(channels);
+  auto dataset = std::make_unique<FileDataset>(kind);
   std::vector<std::string> labels;
   bool numeric = true;
   int classes = 0;

@@ -91,7 +91,7 @@ std::vector<uint8_t> read_labels(const std::string& path, size_t images) {
 
 class IdxDataset : public Dataset {
  public:
-  IdxDataset(const std::string& path, int channels) : Dataset(channels), path_(path), bytes_(read_plain(path)) {
+  IdxDataset(const std::string& path, ImageKind kind) : Dataset(kind), path_(path), bytes_(read_plain(path)) {
     check<DataError>(bytes_.size() >= kHeader && big_endian(bytes_, 0) == kImagesMagic, path,
                      ": not an IDX image file (16-byte header 00 00 08 03, count, rows, columns); give a "
                      "*-images-idx3-ubyte file");
@@ -116,8 +116,9 @@ class IdxDataset : public Dataset {
   Image load(size_t index) const override {
     check(index < size(), "IDX: image ", index, " of ", size());
     const uint8_t* pixels = bytes_.data() + kHeader + index * size_t(height_) * width_;
-    return to_channels({pixels, height_, width_, 1}, channels_);
+    return to_channels({pixels, height_, width_, 1}, kind_.channels);
   }
+  bool only_bytes() const override { return true; }
   StoredImage stored(size_t index) const override {
     check(index < size(), "IDX: image ", index, " of ", size());
     const size_t pixels = size_t(height_) * width_;
@@ -135,11 +136,11 @@ class IdxDataset : public Dataset {
 
 }  // namespace
 
-std::unique_ptr<Dataset> open_idx(const std::string& path, int channels) {
+std::unique_ptr<Dataset> open_idx(const std::string& path, ImageKind kind) {
   const std::string base = std::filesystem::path(path).filename().string();
   check<DataError>(base.find("idx1") == std::string::npos, path,
                    ": this holds labels; give the *-images-idx3-ubyte file beside it");
-  return std::make_unique<IdxDataset>(path, channels);
+  return std::make_unique<IdxDataset>(path, kind);
 }
 
 }  // namespace dino

@@ -77,7 +77,7 @@ struct Member {
 
 class TarDataset : public Dataset {
  public:
-  TarDataset(const std::vector<std::string>& paths, int channels) : Dataset(channels) {
+  TarDataset(const std::vector<std::string>& paths, ImageKind kind) : Dataset(kind) {
     for (const std::string& path : paths) {
       archives_.emplace_back(path);
       read_headers(static_cast<uint32_t>(archives_.size() - 1));
@@ -91,7 +91,7 @@ class TarDataset : public Dataset {
   Image load(size_t index) const override { return load_reduced(index, {}); }
   Image load_reduced(size_t index, const ReductionChoice& choose) const override {
     const Member& member = members_.at(index);
-    return decode_reduced(archives_[member.archive].read(member.offset, member.bytes), channels_, name(index), choose);
+    return decode_reduced(archives_[member.archive].read(member.offset, member.bytes), kind_, name(index), choose);
   }
   StoredImage stored(size_t index) const override {
     const Member& member = members_.at(index);
@@ -166,8 +166,8 @@ class TarDataset : public Dataset {
 
 }  // namespace
 
-std::unique_ptr<Dataset> open_tar(const std::vector<std::string>& paths, int channels) {
-  return std::make_unique<TarDataset>(paths, channels);
+std::unique_ptr<Dataset> open_tar(const std::vector<std::string>& paths, ImageKind kind) {
+  return std::make_unique<TarDataset>(paths, kind);
 }
 
 }  // namespace dino

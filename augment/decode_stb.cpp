@@ -3,6 +3,7 @@
 
 #include "augment/decode.h"
 #include "augment/decode_formats.h"
+#include "augment/decode_values.h"
 
 #define STB_IMAGE_IMPLEMENTATION
 #define STB_IMAGE_STATIC
@@ -60,6 +61,21 @@ Image decode_png_bmp(std::span<const uint8_t> bytes, std::string_view name) {
   Image image(height, width, channels);
   std::copy_n(pixels.get(), image.pixels.size(), image.pixels.data());
   return image;
+}
+
+StoredValues decode_png16(std::span<const uint8_t> bytes, std::string_view name) {
+  check<DataError>(bytes.size() <= (size_t{1} << 31) - 1, name, ": larger than 2 GiB; shrink it");
+  const int length = static_cast<int>(bytes.size());
+  int width = 0, height = 0, channels = 0;
+  if (!stbi_info_from_memory(bytes.data(), length, &width, &height, &channels)) throw_undecodable(name, "PNG", stbi_failure_reason());
+  check_values(width, height, channels, bytes.size(), name);
+  const std::unique_ptr<stbi_us, void (*)(void*)> samples(stbi_load_16_from_memory(bytes.data(), length, &width, &height, &channels, 0), stbi_image_free);
+  if (samples == nullptr) throw_undecodable(name, "PNG", stbi_failure_reason());
+  check_values(width, height, channels, bytes.size(), name);
+  StoredValues stored{Image::of_values(height, width, channels), SampleType::uint16, channels == 2 || channels == 4};
+  std::transform(samples.get(), samples.get() + stored.image.values.size(), stored.image.values.begin(),
+                 [](stbi_us sample) { return static_cast<float>(sample) / 65535; });
+  return stored;
 }
 
 }  // namespace dino

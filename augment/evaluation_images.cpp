@@ -4,7 +4,6 @@
 
 #include "augment/geometry.h"
 #include "augment/recipe.h"
-#include "kernels/color.h"
 
 namespace dino {
 namespace {
@@ -17,14 +16,13 @@ Image evaluation_crop(const Image& image, int size) {
 Image probe_crop(const Image& image, int size, Random random) {
   const CropBox box =
       sample_crop_box(image.height, image.width, {.scale_min = 0.08f, .scale_max = 1.0f}, random);
-  Image crop(size, size, image.channels);
-  ResizeScratch scratch;
-  resize(image.view().crop(box.top, box.left, box.height, box.width), crop.view(), Filter::bilinear, scratch);
-  if (random.uniform() < 0.5f) flip_horizontally(crop.view());
+  ImageScratch scratch;
+  Image crop = resize_part(image, box, size, size, Filter::bilinear, scratch);
+  if (random.uniform() < 0.5f) flip_horizontally(crop);
   return crop;
 }
 
-// `make_crop(image, index)` gives the [size, size, channels] bytes to be normalised.
+// `make_crop(image, index)` gives the [size, size, channels] image to be normalised.
 template <class MakeCrop>
 void load_images(const Dataset& dataset, std::span<const size_t> indices, const EvaluationConfig& config,
                  ThreadPool& pool, float* out, std::vector<LoadFailure>& failures, MakeCrop make_crop) {
@@ -41,7 +39,7 @@ void load_images(const Dataset& dataset, std::span<const size_t> indices, const 
       check<UsageError>(image.channels == config.channels, "evaluation: the dataset gives ", image.channels,
                         " channels, the configuration ", config.channels);
       const Image crop = make_crop(image, index);
-      normalize(crop.view(), normalization.mean, normalization.deviation, pixels);
+      normalize(crop, normalization, pixels);
     } catch (const DataError& error) {
       messages[row] = error.what();
       std::fill_n(pixels, values, 0.0f);

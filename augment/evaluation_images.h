@@ -15,6 +15,9 @@ struct EvaluationConfig {
   int size = 224;  ///< pixels of a side of the result
   int channels = 3;
   std::vector<float> mean{}, deviation{};  ///< as in AugmentConfig
+  SampleType samples = SampleType::uint8;
+
+  ImageKind kind() const { return {channels, samples}; }
 };
 
 /// An image that could not be read.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/color.h"
+
 namespace dino {
 namespace {
 
@@ -27,10 +29,8 @@ int nearest_side(double ideal, Distance distance) {
 }
 
 Image cut(const Image& image, CropBox box) {
-  Image result(box.height, box.width, image.channels);
-  ResizeScratch unused;
-  resize(image.view().crop(box.top, box.left, box.height, box.width), result.view(), Filter::bicubic, unused);
-  return result;
+  ImageScratch unused;
+  return resize_part(image, box, box.height, box.width, Filter::bicubic, unused);
 }
 
 }  // namespace
@@ -52,13 +52,27 @@ CropBox sample_crop_box(int height, int width, const CropRange& range, Random& r
   return central_box(height, width, range);
 }
 
+Image resize_part(const Image& image, CropBox box, int height, int width, Filter filter, ImageScratch& scratch) {
+  Image result = image.in_bytes() ? Image(height, width, image.channels) : Image::of_values(height, width, image.channels);
+  if (image.in_bytes()) {
+    resize(image.view().crop(box.top, box.left, box.height, box.width), result.view(), filter, scratch.bytes);
+    return result;
+  }
+  const ResizeBox whole{0, 0, static_cast<float>(box.width), static_cast<float>(box.height)};
+  resize(image.value_view().crop(box.top, box.left, box.height, box.width), whole, result.value_view(), filter, scratch.values);
+  return result;
+}
+
+void flip_horizontally(Image& image) {
+  if (image.in_bytes()) return flip_horizontally(image.view());
+  flip_horizontally(image.value_view());
+}
+
 Image resize_to(const Image& image, int height, int width, Filter filter) {
   check<UsageError>(height > 0 && width > 0, "resize_to: the size must be positive; got ", height, " x ",
                     width);
-  Image result(height, width, image.channels);
-  ResizeScratch scratch;
-  resize(image.view(), result.view(), filter, scratch);
-  return result;
+  ImageScratch scratch;
+  return resize_part(image, {0, 0, image.height, image.width}, height, width, filter, scratch);
 }
 
 Image resize_short_center_crop(const Image& image, int resize, int crop) {

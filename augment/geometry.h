@@ -3,6 +3,7 @@
 #include "augment/image.h"
 #include "kernels/crop_resize.h"
 #include "kernels/philox.h"
+#include "kernels/value_image.h"
 
 namespace dino {
 
@@ -20,6 +21,19 @@ struct CropRange {
 /// A random box: area share uniform in the scale range, logarithm of the ratio uniform. After ten draws that
 /// do not fit, the largest centred box whose ratio is in range. Source: torchvision's RandomResizedCrop.
 CropBox sample_crop_box(int height, int width, const CropRange& range, Random& random);
+
+/// Memory that `resize` reuses from call to call; one per thread.
+struct ImageScratch {
+  ResizeScratch bytes;
+  ValueScratch values;
+};
+
+/// The pixels of a box, [height, width, channels], at another size, in bytes or values as the image is. Throws UsageError if the box does not
+/// lie inside the image.
+Image resize_part(const Image& image, CropBox box, int height, int width, Filter filter, ImageScratch& scratch);
+
+/// Mirrors left and right.
+void flip_horizontally(Image& image);
 
 /// The image at another size, [height, width, channels].
 Image resize_to(const Image& image, int height, int width, Filter filter);

@@ -8,6 +8,8 @@
 #include <tiffio.h>
 #include <webp/decode.h>
 
+#include "augment/decode_values.h"
+
 namespace dino {
 namespace {
 
@@ -132,6 +134,7 @@ ImageHeader tiff_header(Contents bytes) {
     if (tag == TIFFTAG_IMAGEWIDTH) header.width = static_cast<int64_t>(value);
     if (tag == TIFFTAG_IMAGELENGTH) header.height = static_cast<int64_t>(value);
     if (tag == TIFFTAG_BITSPERSAMPLE) bits = value;
+    if (tag == TIFFTAG_SAMPLEFORMAT) header.real = value == SAMPLEFORMAT_IEEEFP;
     if (tag == TIFFTAG_PHOTOMETRIC) kind = value;
     if (tag == TIFFTAG_SAMPLESPERPIXEL) samples = std::min<uint64_t>(value, 65535);
     if (tag == TIFFTAG_EXTRASAMPLES) header.alpha = count > 0 && value != EXTRASAMPLE_UNSPECIFIED;
@@ -145,7 +148,7 @@ ImageHeader tiff_header(Contents bytes) {
 }  // namespace
 
 const char* name_of(ImageFormat format) {
-  constexpr const char* kNames[] = {"unknown", "JPEG", "PNG", "BMP", "PNM", "WebP", "TIFF", "pixels"};
+  constexpr const char* kNames[] = {"unknown", "JPEG", "PNG", "BMP", "PNM", "WebP", "TIFF", "pixels", "NumPy"};
   return kNames[static_cast<size_t>(format)];
 }
 
@@ -158,6 +161,7 @@ ImageHeader read_image_header(Contents bytes) {
     if (has(bytes, magic)) return pnm_header(bytes);
   if (has(bytes, "RIFF") && has(bytes, "WEBP", 8)) return webp_header(bytes);
   if (has(bytes, "II") || has(bytes, "MM")) return tiff_header(bytes);
+  if (has(bytes, "\x93NUMPY")) return npy_image_header(bytes);
   return {};
 }
 

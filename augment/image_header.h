@@ -5,7 +5,7 @@
 
 namespace dino {
 
-enum class ImageFormat : uint8_t { unknown, jpeg, png, bmp, pnm, webp, tiff, pixels };
+enum class ImageFormat : uint8_t { unknown, jpeg, png, bmp, pnm, webp, tiff, pixels, npy };
 
 /// "JPEG", "PNG", …; "pixels" for those that lie bare in IDX and CIFAR files.
 const char* name_of(ImageFormat format);
@@ -18,6 +18,7 @@ struct ImageHeader {
   int bits = 8;                   ///< per sample
   bool alpha = false;
   bool cmyk = false;
+  bool real = false;  ///< samples are floats
   bool operator==(const ImageHeader&) const = default;
 };
 

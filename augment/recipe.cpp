@@ -71,7 +71,7 @@ ViewRecipe recipe_of(const AugmentConfig& config, int crop_index) {
 
 void check_config(const AugmentConfig& config) {
   constexpr int kMaxSide = 4096, kMaxCrops = 1000;
-  check<UsageError>(config.channels == 1 || config.channels == 3, "augment: channels must be 1 or 3; got ",
+  check<UsageError>(config.channels >= 1 && config.channels <= kMostChannels, "augment: channels must be 1 to ", kMostChannels, "; got ",
                     config.channels);
   for (const int size : {config.global_crops_size, config.local_crops_size}) {
     check<UsageError>(size > 0 && size <= kMaxSide, "augment: crop sizes must be in [1, ", kMaxSide,
@@ -154,10 +154,37 @@ CropSource source_of(const CropPlan& plan) {
           {from(box.left, pixels.left), from(box.top, pixels.top), from(right, pixels.left), from(bottom, pixels.top)}};
 }
 
+namespace {
+
+void render_values(const AugmentConfig& config, const Image& image, const CropPlan& plan, float* out, ValueScratch& scratch) {
+  const MutableValueView crop(out, plan.size, plan.size, image.channels);
+  const auto [pixels, part] = source_of(plan);
+  resize(image.value_view().crop(pixels.top, pixels.left, pixels.height, pixels.width), part, crop, Filter::bicubic, scratch);
+  if (plan.flip) flip_horizontally(crop);
+  if (plan.blur_sigma > 0) gaussian_blur(crop, plan.blur_sigma, scratch);
+  float scale = 1, shift = 0;
+  for (const ColorStep& step : std::span(plan.color).first(static_cast<size_t>(plan.color_steps))) {
+    if (step.op == ColorOp::brightness) shift += step.factor - 1;
+    if (step.op != ColorOp::contrast) continue;
+    scale *= step.factor;
+    shift *= step.factor;
+  }
+  const Normalization normalization = normalization_of(config.channels, config.mean, config.deviation);
+  normalize(crop, normalization.mean, normalization.deviation, scale, shift, out);
+}
+
+}  // namespace
+
+void normalize(const Image& image, const Normalization& normalization, float* out) {
+  if (image.in_bytes()) return normalize(image.view(), normalization.mean, normalization.deviation, out);
+  normalize(image.value_view(), normalization.mean, normalization.deviation, 1, 0, out);
+}
+
 void render_crop(const AugmentConfig& config, const Image& image, const CropPlan& plan, float* out,
                  CropScratch& scratch) {
   check<UsageError>(image.channels == config.channels, "render_crop: the image has ", image.channels,
                     " channels, the configuration ", config.channels);
+  if (!image.in_bytes()) return render_values(config, image, plan, out, scratch.values);
   scratch.crop.reshape(plan.size, plan.size, image.channels);
   const MutableImageView crop = scratch.crop.view();
   const auto [pixels, part] = source_of(plan);

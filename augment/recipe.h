@@ -63,6 +63,9 @@ struct Normalization {
 /// their number is not `channels`.
 Normalization normalization_of(int channels, std::span<const float> mean, std::span<const float> deviation);
 
+/// Writes an image, normalised, to `out` [height, width, channels].
+void normalize(const Image& image, const Normalization& normalization, float* out);
+
 /// All decisions for one crop, in the order of their execution.
 struct CropPlan {
   CropBox box;        ///< in the image at its full size
@@ -99,10 +102,13 @@ struct CropScratch {
   Image crop;
   ResizeScratch resize;
   BlurScratch blur;
+  ValueScratch values;
 };
 
 /// Executes a plan on `image`: crop and bicubic resize, flip, colour, gray, blur, solarize, all in 8 bits,
-/// then normalisation to `out` [size, size, channels]. Throws UsageError if the image does not have
+/// then normalisation to `out` [size, size, channels]. An image of values goes through crop, resize, flip and blur in floats, and through
+/// brightness and contrast once it is normalised: a factor f of brightness adds f - 1 standard deviations, one of contrast stretches the
+/// distance from the mean. Saturation, hue, gray and solarize are colours' alone and leave it as it is. Throws UsageError if the image does not have
 /// `config.channels`.
 void render_crop(const AugmentConfig& config, const Image& image, const CropPlan& plan, float* out,
                  CropScratch& scratch);

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <set>
 
+#include "augment/image_kind.h"
 #include "augment/scan_index.h"
 #include "kernels/thread_pool.h"
 
@@ -31,7 +32,7 @@ uint64_t mixed(uint64_t x) {
   return x ^ x >> 33;
 }
 
-ScannedImage look_at(const Dataset& dataset, size_t index, int channels) {
+ScannedImage look_at(const Dataset& dataset, size_t index, ImageKind kind) {
   constexpr int kMostReduction = 8;
   ScannedImage found;
   try {
@@ -41,7 +42,7 @@ ScannedImage look_at(const Dataset& dataset, size_t index, int channels) {
     found.hash = content_hash(stored.bytes);
     if (stored.header.format == ImageFormat::pixels) return found;
     int height = 0, width = 0;
-    const Image image = decode_reduced(stored.bytes, channels, dataset.name(index), [&](int whole_height, int whole_width) {
+    const Image image = decode_reduced(stored.bytes, kind, dataset.name(index), [&](int whole_height, int whole_width) {
       height = whole_height;
       width = whole_width;
       return kMostReduction;
@@ -68,7 +69,7 @@ class Scanner {
       : dataset_(dataset), config_(config), pool_(config.workers), images_(spread_evenly(dataset.size(), config.max_images)) {
     if (config.index.empty()) return;
     // Another number of channels may be impossible for some images.
-    identity_ = str(source_identity(config.source), " as ", config.channels, " channels");
+    identity_ = str(source_identity(config.source), " as ", text_of(config.kind));
     memory_ = load_scan_index(config.index, identity_);
     name_images();
   }
@@ -118,7 +119,7 @@ class Scanner {
         return;
       }
     }
-    found_[i] = look_at(dataset_, images_[i], config_.channels);
+    found_[i] = look_at(dataset_, images_[i], config_.kind);
     ++read_;
   }
 
@@ -170,7 +171,8 @@ std::string kind_of(const ImageHeader& header) {
   const int colours = header.channels - (header.alpha ? 1 : 0);
   std::string kind = header.cmyk ? "CMYK" : colours == 1 ? "gray" : colours == 3 ? "colour" : str(colours, " channels");
   if (header.alpha) kind += " with transparency";
-  if (header.bits > 8) kind += str(", ", header.bits, " bits");
+  if (header.real) kind += ", floats";
+  else if (header.bits > 8) kind += str(", ", header.bits, " bits");
   return kind;
 }
 
@@ -234,7 +236,7 @@ size_t DataReport::copies() const {
   return count;
 }
 
-DataReport summarize(const Dataset& dataset, const Scan& scan, int64_t smallest_side, int channels) {
+DataReport summarize(const Dataset& dataset, const Scan& scan, int64_t smallest_side, ImageKind kind) {
   DataReport report;
   report.images = dataset.size();
   report.looked_at = scan.images.size();
@@ -252,15 +254,16 @@ DataReport summarize(const Dataset& dataset, const Scan& scan, int64_t smallest_
     widths.push_back(header.width);
     heights.push_back(header.height);
     ++report.formats[name_of(header.format)];
-    const std::string kind = kind_of(header);
-    ++report.kinds[kind];
-    report.odd[kind].push_back(name);
+    const std::string described = kind_of(header);
+    ++report.kinds[described];
+    report.odd[described].push_back(name);
     if (std::min(header.width, header.height) < smallest_side) report.tiny.emplace_back(name, str(header.width, " x ", header.height));
   }
   report.width = spread_of(std::move(widths));
   report.height = spread_of(std::move(heights));
-  const std::string plain = kind_of({.channels = channels});
-  std::erase_if(report.odd, [&](const auto& kind) { return kind.first == plain || kind.second.size() == report.readable; });
+  const std::string plain = kind_of({.channels = kind.channels});
+  // Of a kind that is not in bytes all are alike, or cannot be read.
+  std::erase_if(report.odd, [&](const auto& odd) { return !kind.in_bytes() || odd.first == plain || odd.second.size() == report.readable; });
   report.duplicates = equal_contents(dataset, scan);
   count_classes(dataset, report);
   return report;

@@ -27,7 +27,7 @@ struct ScannedImage {
 };
 
 struct ScanConfig {
-  int channels = 3;        ///< that images are decoded to
+  ImageKind kind{};        ///< that images are decoded to
   int workers = 0;         ///< threads; 0 means one per processor
   size_t max_images = 0;   ///< look at so many only, spread evenly; 0: all
   double max_seconds = 0;  ///< begin no image later than this; 0: no limit
@@ -77,7 +77,7 @@ struct DataReport {
   size_t copies() const;
 };
 
-/// Images with a side below `smallest_side` pixels are tiny; `channels` are what is trained on.
-DataReport summarize(const Dataset& dataset, const Scan& scan, int64_t smallest_side, int channels);
+/// Images with a side below `smallest_side` pixels are tiny; `kind` is what is trained on.
+DataReport summarize(const Dataset& dataset, const Scan& scan, int64_t smallest_side, ImageKind kind);
 
 }  // namespace dino

@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 
 // The file: kMagic, the source, the number of images, for each what `IndexWriter::add` writes, and the hash of everything before it.
 // Numbers lie as in memory: the file never leaves the machine that made it, and elsewhere its hash does not fit.
-constexpr std::string_view kMagic = "dino_engine scan index 1\n";
+constexpr std::string_view kMagic = "dino_engine scan index 2\n";
 constexpr uint64_t kMaxIndexBytes = uint64_t{1} << 32;
 constexpr uint64_t kMaxTextBytes = 1 << 16;
 
@@ -39,7 +39,7 @@ class IndexWriter {
     number(static_cast<uint64_t>(header.height));
     number(static_cast<uint64_t>(header.channels));
     number(static_cast<uint64_t>(header.bits));
-    number((header.alpha ? 1u : 0u) | (header.cmyk ? 2u : 0u));
+    number((header.alpha ? 1u : 0u) | (header.cmyk ? 2u : 0u) | (header.real ? 4u : 0u));
     number(entry.image.bytes);
     for (const uint64_t part : entry.image.hash) number(part);
     text(std::string_view(entry.image.problem).substr(0, kMaxTextBytes));
@@ -77,14 +77,15 @@ class IndexReader {
     entry.key = text();
     entry.stamp.bytes = number();
     entry.stamp.modified_ns = static_cast<int64_t>(number());
-    header.format = static_cast<ImageFormat>(number(static_cast<uint64_t>(ImageFormat::pixels)));
+    header.format = static_cast<ImageFormat>(number(static_cast<uint64_t>(ImageFormat::npy)));
     header.width = static_cast<int64_t>(number(UINT32_MAX));
     header.height = static_cast<int64_t>(number(UINT32_MAX));
     header.channels = static_cast<int>(number(UINT16_MAX));
     header.bits = static_cast<int>(number(UINT16_MAX));
-    const uint64_t flags = number(3);
+    const uint64_t flags = number(7);
     header.alpha = flags & 1;
     header.cmyk = flags & 2;
+    header.real = flags & 4;
     entry.image.bytes = number();
     for (uint64_t& part : entry.image.hash) part = number();
     entry.image.problem = text();

@@ -28,7 +28,7 @@ class HeaderReader {
  public:
   HeaderReader(std::string_view text, const std::string& path) : text_(text), path_(path) {}
 
-  NamedTensor read() {
+  NpyHeader read() {
     expect("{");
     while (!accept("}")) {
       const std::string key = take_string();
@@ -43,7 +43,7 @@ class HeaderReader {
     check<FormatError>(text_.empty(), path_, ": header: expected its end, found ", quote(text_));
     check<FormatError>(has_descr_ && has_order_ && has_shape_, path_,
                        ": header: expected descr, fortran_order and shape, found less");
-    return std::move(array_);
+    return std::move(header_);
   }
 
  private:
@@ -53,7 +53,7 @@ class HeaderReader {
     };
     if (key == "descr") {
       once(has_descr_);
-      read_descr();
+      header_.descr = take_string();
     } else if (key == "fortran_order") {
       once(has_order_);
       check<FormatError>(accept("False"), path_, ": fortran_order: expected False, found ", quote(text_));
@@ -65,26 +65,17 @@ class HeaderReader {
     }
   }
 
-  void read_descr() {
-    const std::string name = take_string();
-    for (const Descriptor& descriptor : kDescriptors) {
-      if (descriptor.name == name) array_.dtype = descriptor.dtype;
-    }
-    check<FormatError>(array_.dtype != Dtype::none, path_,
-                       ": descr: expected '<f8', '<f4', '<f2', '<i8', '<i4' or '|u1', found ", quote(name));
-  }
-
   void read_shape() {
     expect("(");
     while (!accept(")")) {
       skip_spaces();
       int64_t extent = -1;
       const auto [end, error] = std::from_chars(text_.data(), text_.data() + text_.size(), extent);
-      check<FormatError>(error == std::errc() && extent >= 0 && array_.shape.size() < kMostAxes, path_,
+      check<FormatError>(error == std::errc() && extent >= 0 && header_.shape.size() < kMostAxes, path_,
                          ": shape: expected at most ", kMostAxes, " non-negative integers, found ",
                          quote(text_));
       text_.remove_prefix(static_cast<size_t>(end - text_.data()));
-      array_.shape.push_back(extent);
+      header_.shape.push_back(extent);
       if (!accept(",")) {
         expect(")");
         break;
@@ -120,7 +111,7 @@ class HeaderReader {
 
   std::string_view text_;
   const std::string& path_;
-  NamedTensor array_;
+  NpyHeader header_;
   bool has_descr_ = false, has_order_ = false, has_shape_ = false;
 };
 
@@ -165,8 +156,7 @@ void save_npy(const std::string& path, std::span<const int64_t> values, std::vec
   save_values(path, values, std::move(shape));
 }
 
-NamedTensor read_npy(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
-                     const std::string& path) {
+NpyHeader read_npy_header(std::span<const std::byte> bytes, const std::string& path) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   check<FormatError>(text.size() >= kPreamble && text.starts_with(kMagic), path,
                      ": magic: expected .npy version 1.0, found ", quote(text.substr(0, kMagic.size())));
@@ -174,8 +164,20 @@ NamedTensor read_npy(std::span<const std::byte> bytes, std::shared_ptr<const voi
   std::memcpy(&header_bytes, bytes.data() + kMagic.size(), sizeof header_bytes);
   check<FormatError>(header_bytes <= text.size() - kPreamble, path, ": header: expected ", header_bytes,
                      " bytes, found ", text.size() - kPreamble);
-  NamedTensor array = HeaderReader(text.substr(kPreamble, header_bytes), path).read();
-  array.bytes = bytes.subspan(kPreamble + header_bytes);
+  NpyHeader header = HeaderReader(text.substr(kPreamble, header_bytes), path).read();
+  header.data_offset = kPreamble + header_bytes;
+  return header;
+}
+
+NamedTensor read_npy(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, const std::string& path) {
+  NpyHeader header = read_npy_header(bytes, path);
+  NamedTensor array;
+  for (const Descriptor& descriptor : kDescriptors)
+    if (descriptor.name == header.descr) array.dtype = descriptor.dtype;
+  check<FormatError>(array.dtype != Dtype::none, path, ": descr: expected '<f8', '<f4', '<f2', '<i8', '<i4' or '|u1', found ",
+                     quote(header.descr));
+  array.shape = std::move(header.shape);
+  array.bytes = bytes.subspan(header.data_offset);
   array.owner = std::move(owner);
   const auto expected = dense_bytes(array.shape, array.dtype);
   check<FormatError>(expected == static_cast<int64_t>(array.bytes.size()), path,

@@ -17,6 +17,16 @@ void save_npy(const std::string& path, const NamedTensor& array);
 void save_npy(const std::string& path, std::span<const float> values, std::vector<int64_t> shape);
 void save_npy(const std::string& path, std::span<const int64_t> values, std::vector<int64_t> shape);
 
+/// What the file says before its values.
+struct NpyHeader {
+  std::string descr;  ///< NumPy's name of the type, such as "<f4"
+  std::vector<int64_t> shape;
+  size_t data_offset = 0;
+};
+
+/// Reads the header of an array of any type, row-major. Throws FormatError with path and field.
+NpyHeader read_npy_header(std::span<const std::byte> bytes, const std::string& path);
+
 /// Reads what `save_npy` writes, and the same from NumPy. The values point into the mapped file. Throws
 /// FormatError with path and field, also for column-major and big-endian arrays; UsageError if the file
 /// cannot be opened.

@@ -7,11 +7,11 @@
 
 namespace dino {
 
-/// A borrowed 8-bit image [height, width, channels], channels 1 to 4, whose rows lie `stride` bytes apart (a
-/// crop is a view of the same memory). `Byte` is `uint8_t` or `const uint8_t`.
-template <class Byte>
+/// A borrowed image [height, width, channels] whose rows lie `stride` samples apart (a crop is a view of the same memory).
+/// `Sample` is `uint8_t`, in images of 1 to 4 channels, or `float`, or one of these with const.
+template <class Sample>
 struct BasicImageView {
-  Byte* pixels = nullptr;
+  Sample* pixels = nullptr;
   int height = 0;
   int width = 0;
   int channels = 0;
@@ -19,18 +19,19 @@ struct BasicImageView {
 
   BasicImageView() = default;
   /// A dense image: rows follow one another.
-  BasicImageView(Byte* pixels, int height, int width, int channels)
+  BasicImageView(Sample* pixels, int height, int width, int channels)
       : BasicImageView(pixels, height, width, channels, ptrdiff_t{width} * channels) {}
-  BasicImageView(Byte* pixels, int height, int width, int channels, ptrdiff_t stride)
+  BasicImageView(Sample* pixels, int height, int width, int channels, ptrdiff_t stride)
       : pixels(pixels), height(height), width(width), channels(channels), stride(stride) {}
   /// What may be written may be read.
   template <class Other>
-    requires(__is_same(Byte, const uint8_t) && __is_same(Other, uint8_t))
+    requires(__is_same(Sample, const Other))
   BasicImageView(const BasicImageView<Other>& other)
       : BasicImageView(other.pixels, other.height, other.width, other.channels, other.stride) {}
 
-  Byte* row(int y) const { return pixels + y * stride; }
-  size_t row_bytes() const { return size_t(width) * channels; }
+  Sample* row(int y) const { return pixels + y * stride; }
+  size_t row_samples() const { return size_t(width) * channels; }
+  size_t row_bytes() const { return row_samples() * sizeof(Sample); }
 
   /// The part [top, top + rows) x [left, left + columns). Throws UsageError unless it lies inside and is not
   /// empty.
@@ -45,5 +46,7 @@ struct BasicImageView {
 
 using ImageView = BasicImageView<const uint8_t>;
 using MutableImageView = BasicImageView<uint8_t>;
+using ValueView = BasicImageView<const float>;
+using MutableValueView = BasicImageView<float>;
 
 }  // namespace dino

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 
+#include "augment/image_kind.h"
 #include "kernels/linear_products.h"
 #include "models/registry.h"
 
@@ -132,6 +133,12 @@ std::string chosen_precision(const TrainConfig& config) {
 
 Placement placement(const TrainConfig& config) { return placement_named(config.device, chosen_precision(config)); }
 
+ImageKind image_kind(const TrainConfig& config) {
+  const auto samples = sample_type_named(config.pixel_type);
+  check<UsageError>(samples || config.pixel_type == "auto", "--pixel-type ", config.pixel_type, " is not known (known: auto, uint8, uint16, float32)");
+  return {config.channels > 0 ? static_cast<int>(config.channels) : 3, samples.value_or(SampleType::uint8)};
+}
+
 AugmentConfig augment_config(const TrainConfig& config) {
   AugmentConfig augment = config.augment;
   augment.channels = static_cast<int>(config.channels);
@@ -143,12 +150,16 @@ AugmentConfig augment_config(const TrainConfig& config) {
 
 void check_config(const TrainConfig& config) {
   check<UsageError>(!config.data.empty(), "--data is missing: a folder, list, .tar, IDX or CIFAR .bin to train on");
-  check<UsageError>(config.channels == 1 || config.channels == 3, "--channels ", config.channels, " must be 1 or 3");
+  check<UsageError>(config.channels >= 0 && config.channels <= kMostChannels, "--channels ", config.channels, " must be 1 to ", kMostChannels,
+                    ", or 0: as the images have");
+  image_kind(config);
   for (const auto& [flag, list] : {std::pair{"--mean", &config.mean}, std::pair{"--std", &config.deviation}})
-    check<UsageError>(list->empty() || static_cast<int64_t>(list->size()) == config.channels, flag, " needs one value for each of ",
+    check<UsageError>(list->empty() || config.channels == 0 || static_cast<int64_t>(list->size()) == config.channels, flag, " needs one value for each of ",
                       config.channels, " channels; got ", list->size());
   for (const float deviation : config.deviation) check<UsageError>(deviation > 0, "--std ", deviation, " must be positive");
-  check_config(augment_config(config));
+  AugmentConfig augment = augment_config(config);
+  if (config.channels == 0) augment.channels = 3, augment.mean = {}, augment.deviation = {};
+  check_config(augment);
   loss_config(config);
   optimizer_config(config);
   teacher_kind(config);

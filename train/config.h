@@ -21,7 +21,8 @@ struct TrainConfig {
   std::string data;             ///< what to train on; see Dataset::open
   std::string val;              ///< labelled images for a k-NN score in the log
   int64_t eval_every = 0;       ///< epochs between scores; 0: 1 with val, else none; see train/validation.h
-  int64_t channels = 3;
+  int64_t channels = 3;             ///< 0: not known yet, as the images have; see train/image_settings.h
+  std::string pixel_type = "auto";  ///< or a SampleType
   std::vector<float> mean, deviation;
   bool shuffle = true;
   bool fast_decode = false;
@@ -102,6 +103,9 @@ LossConfig loss_config(const TrainConfig& config);
 OptimizerConfig optimizer_config(const TrainConfig& config);
 TeacherKind teacher_kind(const TrainConfig& config);
 Placement placement(const TrainConfig& config);
+
+/// What images are decoded to; before it is known, 8-bit pixels. Throws UsageError for a type of pixels that does not exist.
+ImageKind image_kind(const TrainConfig& config);
 
 /// Whether a run that collapses stops.
 bool stops_on_collapse(const TrainConfig& config);

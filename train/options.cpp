@@ -98,7 +98,7 @@ class Builder {
   void add(std::string name, T& value, std::string help, std::vector<std::string> aliases = {}) {
     Option option{.name = name, .aliases = std::move(aliases), .group = group_, .help = std::move(help), .max_values = 1, .set = {}, .get = {}};
     if constexpr (requires { value.begin(); } && !std::is_same_v<T, std::string>)
-      option.max_values = requires { value.push_back({}); } ? 16 : 2;
+      option.max_values = requires { value.push_back({}); } ? kMostChannels : 2;
     option.truth_value = std::is_same_v<T, bool>;
     option.set = [name, &value](const std::string& text) { parse(name, text, value); };
     option.get = [&value] { return to_value(value); };
@@ -117,9 +117,10 @@ void add_data(Builder& b, TrainConfig& c) {
   b.add("data", c.data, "images to train on: a folder, a text file that lists images, .tar archives, IDX or CIFAR .bin files", {"data-path"});
   b.add("val", c.val, "labelled images: a k-NN score of the teacher goes to the log, and best.safetensors is the state with the highest");
   b.add("eval-every", c.eval_every, "epochs between scores: of k-NN with --val, else of view retrieval, which needs no labels; 0: each epoch with --val, else never");
-  b.add("channels", c.channels, "channels of the images that the network sees: 3, or 1 for grey");
-  b.add("mean", c.mean, "mean per channel for the normalisation, in [0, 1] (default: ImageNet's for 3 channels, else 0.5)");
-  b.add("std", c.deviation, "standard deviation per channel (default: ImageNet's for 3 channels, else 0.5)");
+  b.add("channels", c.channels, "channels of the images that the network sees: 3, 1 for grey, or up to 64 as the files have; 0: as the images have, 3 for those of 8 bits");
+  b.add("pixel-type", c.pixel_type, "what a pixel's channel is: uint8, uint16, float32; auto: as the images have, uint8 if any of them is 8-bit gray or colour");
+  b.add("mean", c.mean, "mean per channel for the normalisation, of whole numbers as shares of their largest (default: ImageNet's for 8-bit colour, 0.5 for 8-bit gray, else measured)");
+  b.add("std", c.deviation, "standard deviation per channel (default: as of the mean)");
   b.add("shuffle", c.shuffle, "visit the images in a new random order each epoch; false keeps file order");
   b.add("fast-decode", c.fast_decode, "read a JPEG at 1/2, 1/4 or 1/8 of its size where all its crops are smaller: faster, nearly the same pixels");
   b.add("num-workers", c.num_workers, "threads that decode and augment; 0: one per processor");

@@ -201,11 +201,11 @@ std::vector<std::string> data_warnings(const DataReport& report, const TrainConf
 void preflight(const TrainConfig& config, const Dataset& dataset, const RunPlan& plan) {
   const bool goes_on = fs::exists(fs::path(config.out) / "checkpoint.safetensors");
   if (!goes_on) {
-    const Scan sample = scan(dataset, {.channels = static_cast<int>(config.channels),
+    const Scan sample = scan(dataset, {.kind = dataset.kind(),
                                        .workers = static_cast<int>(config.num_workers),
                                        .max_images = kSampledImages,
                                        .max_seconds = kSampleSeconds});
-    const DataReport report = summarize(dataset, sample, config.augment.local_crops_size, static_cast<int>(config.channels));
+    const DataReport report = summarize(dataset, sample, config.augment.local_crops_size, dataset.kind());
     check<DataError>(report.readable > 0 || report.looked_at < dataset.size(), config.data, ": none of ", dataset.size(),
                      " images can be read; the first: ", report.unreadable.empty() ? "" : report.unreadable.front().second);
     const std::string sampled = report.looked_at < dataset.size() ? str(" (of a sample; dino_engine plan looks at all ", dataset.size(), ")") : "";

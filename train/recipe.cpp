@@ -7,6 +7,7 @@
 
 #include "engine/safetensors.h"
 #include "models/registry.h"
+#include "train/image_settings.h"
 
 namespace dino {
 namespace {
@@ -211,7 +212,10 @@ void apply_recipe(const std::string& name, std::vector<Option>& options, TrainCo
     check<UsageError>(name != "continue" || !config.init.empty(), "--recipe continue needs --init: the weights to go on from");
   } else {
     check<UsageError>(!config.data.empty(), "--recipe auto needs --data");
-    apply_auto(look_at(*Dataset::open(config.data, static_cast<int>(config.channels))), options, config);
+    const std::unique_ptr<Dataset> dataset = Dataset::open(config.data);
+    TrainConfig settled = config;
+    settle_kind(settled, *dataset);
+    apply_auto(look_at(*dataset), options, config);
   }
   std::fprintf(stderr, "recipe %s: set %ld options; --dump-config tells why\n", name.c_str(), static_cast<long>(chosen(options, "recipe")));
 }

@@ -11,6 +11,7 @@
 #include "train/bad_images.h"
 #include "train/doctor.h"
 #include "train/feature_drift.h"
+#include "train/image_settings.h"
 #include "train/information.h"
 #include "train/log.h"
 #include "train/memory_plan.h"
@@ -290,8 +291,8 @@ class Session {
 
 int run_session(const TrainConfig& asked, bool every_step) {
   check_config(asked);
-  const TrainConfig config = with_precision(asked);
-  const std::unique_ptr<Dataset> dataset = Dataset::open(config.data, static_cast<int>(config.channels));
+  TrainConfig config = with_precision(asked);
+  const std::unique_ptr<Dataset> dataset = open_settled(config);
   std::fprintf(stderr, "%zu images in %s\n", dataset->size(), config.data.c_str());
   const RunPlan plan(config, static_cast<int64_t>(dataset->size()));
   preflight(config, *dataset, plan);

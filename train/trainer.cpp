@@ -80,8 +80,10 @@ void Trainer::start_loader() {
                                                             .first_step = step_,
                                                             .steps = plan_.total_steps - step_,
                                                             .fast_decode = config_.fast_decode,
-                                                            .decode_only = context_.device() == Device::cuda});
+                                                            .decode_only = renders_on_device()});
 }
+
+bool Trainer::renders_on_device() const { return context_.device() == Device::cuda && dataset_.kind().in_bytes(); }
 
 StepRunner::Rendering Trainer::rendering() const {
   const AugmentConfig& augment = config_.augment;
@@ -123,7 +125,7 @@ std::optional<Trainer::Finished> Trainer::advance() {
   Batch batch = loader_->next();
   bad_images_[step_] = std::move(batch.bad);
   const StepPlan now = plan_.at(config_, step_);
-  auto finished = context_.device() == Device::cuda ? runner_.start(batch.images, rendering(), now)
+  auto finished = renders_on_device() ? runner_.start(batch.images, rendering(), now)
                                                     : runner_.start(micro_batches(batch), now);
   loader_->recycle(std::move(batch));
   ++step_;

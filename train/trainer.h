@@ -61,6 +61,7 @@ class Trainer {
   TrainingState state() { return {context_, student_, teacher_, loss_, optimizer_}; }
   std::optional<Finished> tell(std::optional<StepRunner::Finished> finished);
   void start_loader();
+  bool renders_on_device() const;
   StepRunner::Rendering rendering() const;
   std::vector<Crops> micro_batches(const Batch& batch);
 

@@ -17,7 +17,7 @@ FeatureConfig feature_config(const TrainConfig& config) {
 class Neighbours final : public Validation {
  public:
   Neighbours(const TrainConfig& config, const Dataset& train)
-      : config_(config), train_(train), val_(Dataset::open(config.val, static_cast<int>(config.channels))) {
+      : config_(config), train_(train), val_(Dataset::open(config.val, image_kind(config))) {
     check<UsageError>(train.labelled() && val_->labelled(),
                       "--val needs labels in --data and --val: class sub-folders or another labelled source");
   }

@@ -7,6 +7,8 @@
 #include <set>
 #include <sstream>
 
+#include "augment/image_kind.h"
+
 namespace dino {
 namespace {
 
@@ -60,6 +62,10 @@ void copy_values(const NamedTensor& source, const Tensor& target) {
 void check_shape(const NamedTensor& tensor, const ParameterStore::Entry& entry) {
   const std::vector<int64_t> expected = extents(entry.shape);
   if (tensor.shape == expected) return;
+  const bool of_images = expected.size() == 4 && tensor.shape.size() == 4 && tensor.shape[0] == expected[0] && tensor.shape[1] != expected[1];
+  check<FormatError>(!of_images, "weights: ", quote(tensor.name), ": made for images of ", tensor.shape.size() > 1 ? tensor.shape[1] : 0,
+                     " channels, these have ", expected.size() > 1 ? expected[1] : 0, "; use --channels ", tensor.shape.size() > 1 ? tensor.shape[1] : 0,
+                     " with such images, or no weights");
   const bool head = entry.name.starts_with(kHead) || entry.name.starts_with(kPredictor);
   const char* advice =
       head ? "give the --out-dim and the other options of the head that these weights were made with"
@@ -119,6 +125,13 @@ std::vector<T> numbers(const json& config, const char* key) {
   return values;
 }
 
+/// The type that the network's images had; none means 8 bits, as before there were others.
+SampleType sample_type_of(const std::string& name) {
+  const auto type = sample_type_named(name);
+  check<FormatError>(type || name == "auto", "weights: metadata: config: pixel-type: expected uint8, uint16 or float32, found ", quote(name));
+  return type.value_or(SampleType::uint8);
+}
+
 BackboneRecipe from_configuration(const json& config) {
   BackboneRecipe recipe;
   BackboneConfig& backbone = recipe.backbone;
@@ -134,6 +147,7 @@ BackboneRecipe from_configuration(const json& config) {
     backbone.conv_widths = std::move(widths);
   backbone.conv_pool = integer(config, "conv-pool");
   recipe.image_size = backbone.image_size;
+  if (const auto type = config.find("pixel-type"); type != config.end() && type->is_string()) recipe.samples = sample_type_of(type->get<std::string>());
   recipe.mean = numbers<float>(config, "mean");
   recipe.deviation = numbers<float>(config, "std");
   return recipe;
@@ -244,6 +258,7 @@ void apply_overrides(BackboneRecipe& recipe, const BackboneOverrides& overrides)
   override_with(recipe.image_size, overrides.image_size);
   override_with(recipe.mean, overrides.mean);
   override_with(recipe.deviation, overrides.deviation);
+  apply_pixel_type(recipe, overrides);
 }
 
 BackboneRecipe random_recipe(const BackboneOverrides& overrides) {
@@ -254,6 +269,13 @@ BackboneRecipe random_recipe(const BackboneOverrides& overrides) {
 }
 
 }  // namespace
+
+void apply_pixel_type(BackboneRecipe& recipe, const BackboneOverrides& overrides) {
+  if (!overrides.pixel_type) return;
+  const auto type = sample_type_named(*overrides.pixel_type);
+  check<UsageError>(type.has_value(), "--pixel-type ", *overrides.pixel_type, " is not known (known: uint8, uint16, float32)");
+  recipe.samples = *type;
+}
 
 std::string MatchReport::text() const {
   std::string text = str(matched, " of ", wanted, " tensors matched");

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "augment/image.h"
 #include "engine/parameters.h"
 #include "models/checkpoint_names.h"
 #include "models/registry.h"
@@ -38,6 +39,7 @@ struct BackboneOverrides {
   std::optional<std::vector<int64_t>> conv_widths{};
   std::optional<int64_t> image_size{};  ///< pixels of the images that are shown to the network
   std::optional<std::vector<float>> mean{}, deviation{};
+  std::optional<std::string> pixel_type{};
 };
 
 /// A backbone and the images it wants to see.
@@ -45,12 +47,16 @@ struct BackboneRecipe {
   BackboneConfig backbone{};
   int64_t image_size = 224;                ///< pixels of an image's side at evaluation
   std::vector<float> mean{}, deviation{};  ///< empty: the defaults for that number of channels
+  SampleType samples = SampleType::uint8;  ///< of the images
 };
 
 /// The network that `file` was made by: from the configuration in the metadata of our own checkpoints, else
 /// from the shapes of a vision transformer's tensors (with dim / 64 heads). What the user said wins. Throws
 /// UsageError if it cannot be known without --arch or --heads, FormatError for metadata that make no sense.
 BackboneRecipe infer_backbone(const WeightsFile& file, const BackboneOverrides& overrides);
+
+/// Takes the type of pixels from `overrides` if it is said there. Throws UsageError for one that does not exist.
+void apply_pixel_type(BackboneRecipe& recipe, const BackboneOverrides& overrides);
 
 /// A backbone without a head, with its parameters, ready for evaluation.
 struct LoadedBackbone {

@@ -120,7 +120,8 @@ TEST_CASE("lists that name nothing and files that are no lists are refused") {
   CHECK(error_of(folder.write("unknown", Bytes{1, 0, 2})).find("known archive") != std::string::npos);
   CHECK(error_of(folder.write("one.png", png(pattern(2, 2)))).find("one image") != std::string::npos);
   CHECK(error_of(folder.write("a.tar.gz", gzip(Bytes(1024, 0)))).find("unpack") != std::string::npos);
-  CHECK_THROWS_AS(Dataset::open(folder.path(), 2), UsageError);
+  CHECK_THROWS_AS(Dataset::open(folder.path(), 0), UsageError);
+  CHECK_THROWS_AS(Dataset::open(folder.path(), 65), UsageError);
 }
 
 TEST_CASE("an archive's members are read in place, with long names and pax names") {

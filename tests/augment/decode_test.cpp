@@ -178,7 +178,8 @@ TEST_CASE("CMYK JPEG is inverted and multiplied by its key") {
 TEST_CASE("the format is told by the contents, and unknown contents are a one-line error") {
   CHECK(error_of({}).find("x.img: the file is empty") == 0);
   CHECK(error_of({'h', 'e', 'l', 'l', 'o'}).find("not a JPEG") != std::string::npos);
-  CHECK_THROWS_AS(decode(png(pattern(2, 2)), 2, "x"), UsageError);
+  CHECK_THROWS_AS(decode(png(pattern(2, 2)), 0, "x"), UsageError);
+  CHECK_THROWS_AS(decode(png(pattern(2, 2)), 65, "x"), UsageError);
 }
 
 TEST_CASE("truncated files are errors that name the file") {

@@ -8,6 +8,8 @@
 #include <webp/encode.h>
 #include <zlib.h>
 
+#include <bit>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -193,12 +195,112 @@ Bytes webp(const Image& image) {
   return bytes;
 }
 
-Bytes tiff(const Image& image) {
-  Sink sink;
-  TIFF* file = TIFFClientOpen(
+namespace {
+
+TIFF* open_to_write(Sink& sink) {
+  return TIFFClientOpen(
       "test", "wm", &sink, sink_read, sink_write, sink_seek, [](thandle_t) { return 0; },
       [](thandle_t handle) -> toff_t { return static_cast<Sink*>(handle)->bytes.size(); },
       [](thandle_t, void**, toff_t*) { return 0; }, [](thandle_t, void*, toff_t) {});
+}
+
+size_t bytes_of_sample(SampleType type) { return type == SampleType::uint8 ? 1 : type == SampleType::uint16 ? 2 : 4; }
+
+void append_sample(Bytes& bytes, double sample, SampleType type, bool big_endian = false) {
+  const auto real = static_cast<float>(sample);
+  const uint32_t word = type == SampleType::float32 ? std::bit_cast<uint32_t>(real) : static_cast<uint32_t>(sample);
+  const size_t count = bytes_of_sample(type);
+  for (size_t i = 0; i < count; ++i) bytes.push_back(static_cast<uint8_t>(word >> 8 * (big_endian ? count - 1 - i : i)));
+}
+
+}  // namespace
+
+WideImage wide_pattern(int height, int width, int channels, SampleType type, int number) {
+  WideImage image{height, width, channels, type, {}};
+  const double range = type == SampleType::uint8 ? 255 : 65535;
+  const auto count = static_cast<size_t>(height * width * channels);
+  for (size_t i = 0; i < count; ++i) {
+    const double share = static_cast<double>((i * 40503 + static_cast<size_t>(number) * 7919 + i / 7) % 65536) / 65535;
+    image.samples.push_back(type == SampleType::float32 ? static_cast<double>(static_cast<float>(100 * share - 50)) : std::floor(share * range));
+  }
+  return image;
+}
+
+std::vector<float> values_of(const WideImage& image) {
+  const float range = image.type == SampleType::uint8 ? 255.0f : image.type == SampleType::uint16 ? 65535.0f : 1.0f;
+  std::vector<float> values;
+  for (const double sample : image.samples) values.push_back(static_cast<float>(sample) / range);
+  return values;
+}
+
+Bytes wide_tiff(const WideImage& image) {
+  constexpr uint32_t kTile = 16;
+  Sink sink;
+  TIFF* file = open_to_write(sink);
+  const auto width = static_cast<uint32_t>(image.width), height = static_cast<uint32_t>(image.height);
+  const auto channels = static_cast<size_t>(image.channels);
+  TIFFSetField(file, TIFFTAG_IMAGEWIDTH, width);
+  TIFFSetField(file, TIFFTAG_IMAGELENGTH, height);
+  TIFFSetField(file, TIFFTAG_BITSPERSAMPLE, 8 * static_cast<int>(bytes_of_sample(image.type)));
+  TIFFSetField(file, TIFFTAG_SAMPLEFORMAT, image.type == SampleType::float32 ? SAMPLEFORMAT_IEEEFP : SAMPLEFORMAT_UINT);
+  TIFFSetField(file, TIFFTAG_SAMPLESPERPIXEL, image.channels);
+  TIFFSetField(file, TIFFTAG_PHOTOMETRIC, PHOTOMETRIC_MINISBLACK);
+  TIFFSetField(file, TIFFTAG_PLANARCONFIG, image.planes ? PLANARCONFIG_SEPARATE : PLANARCONFIG_CONTIG);
+  TIFFSetField(file, TIFFTAG_COMPRESSION, COMPRESSION_ADOBE_DEFLATE);
+  std::vector<uint16_t> extra(channels - 1, uint16_t{EXTRASAMPLE_UNSPECIFIED});
+  if (image.alpha) extra.back() = EXTRASAMPLE_UNASSALPHA;
+  if (!extra.empty()) TIFFSetField(file, TIFFTAG_EXTRASAMPLES, static_cast<int>(extra.size()), extra.data());
+  uint32_t rows = 1, columns = width;
+  if (image.tiles) {
+    rows = columns = kTile;
+    TIFFSetField(file, TIFFTAG_TILEWIDTH, kTile);
+    TIFFSetField(file, TIFFTAG_TILELENGTH, kTile);
+  } else {
+    TIFFSetField(file, TIFFTAG_ROWSPERSTRIP, 7);
+  }
+  for (size_t plane = 0; plane < (image.planes ? channels : 1); ++plane)
+    for (uint32_t top = 0; top < height; top += rows)
+      for (uint32_t left = 0; left < width; left += columns) {
+        Bytes part;
+        for (uint32_t y = top; y < top + rows; ++y)
+          for (uint32_t x = left; x < left + columns; ++x)
+            for (size_t c = image.planes ? plane : 0; c < (image.planes ? plane + 1 : channels); ++c)
+              append_sample(part, y < height && x < width ? image.samples[(y * width + x) * channels + c] : 0, image.type);
+        if (image.tiles)
+          TIFFWriteTile(file, part.data(), left, top, 0, static_cast<uint16_t>(plane));
+        else
+          TIFFWriteScanline(file, part.data(), top, static_cast<uint16_t>(plane));
+      }
+  TIFFClose(file);
+  return sink.bytes;
+}
+
+Bytes npy_with(const std::string& header, std::span<const uint8_t> data) {
+  Bytes file;
+  append(file, std::string("\x93NUMPY\x01\x00", 8));
+  append_little_endian(file, static_cast<uint32_t>(header.size()), 2);
+  append(file, header);
+  file.insert(file.end(), data.begin(), data.end());
+  return file;
+}
+
+Bytes npy(const WideImage& image, bool channels_first, bool big_endian) {
+  const std::string height = std::to_string(image.height), width = std::to_string(image.width), channels = std::to_string(image.channels);
+  const std::string shape = image.channels == 1 ? height + ", " + width
+                            : channels_first    ? channels + ", " + height + ", " + width
+                                                : height + ", " + width + ", " + channels;
+  const std::string order = image.type == SampleType::uint8 ? "|" : big_endian ? ">" : "<";
+  const std::string type = image.type == SampleType::uint8 ? "u1" : image.type == SampleType::uint16 ? "u2" : "f4";
+  Bytes data;
+  const auto depth = static_cast<size_t>(image.channels), plane = image.samples.size() / depth;
+  for (size_t i = 0; i < image.samples.size(); ++i)
+    append_sample(data, image.samples[channels_first ? i % plane * depth + i / plane : i], image.type, big_endian);
+  return npy_with("{'descr': '" + order + type + "', 'fortran_order': False, 'shape': (" + shape + "), }\n", data);
+}
+
+Bytes tiff(const Image& image) {
+  Sink sink;
+  TIFF* file = open_to_write(sink);
   TIFFSetField(file, TIFFTAG_IMAGEWIDTH, static_cast<uint32_t>(image.width));
   TIFFSetField(file, TIFFTAG_IMAGELENGTH, static_cast<uint32_t>(image.height));
   TIFFSetField(file, TIFFTAG_BITSPERSAMPLE, 8);

@@ -31,6 +31,23 @@ Bytes pnm(const Image& image);
 Bytes webp(const Image& image);
 Bytes tiff(const Image& image);
 
+/// An image of values and how a file holds them.
+struct WideImage {
+  int height, width, channels;
+  SampleType type;
+  std::vector<double> samples;  ///< [height, width, channels], as the file says them
+  bool planes = false, tiles = false, alpha = false;
+};
+/// Different in every sample: whole numbers over the whole range of the type, or floats between -50 and 50.
+WideImage wide_pattern(int height, int width, int channels, SampleType type, int number = 0);
+/// What `decode` should make of it.
+std::vector<float> values_of(const WideImage& image);
+Bytes wide_tiff(const WideImage& image);
+/// [height, width, channels], or with `channels_first` [channels, height, width]; of one channel [height, width].
+Bytes npy(const WideImage& image, bool channels_first = false, bool big_endian = false);
+/// Any header with any data.
+Bytes npy_with(const std::string& header, std::span<const uint8_t> data);
+
 Bytes gzip(std::span<const uint8_t> plain);
 
 /// One member of an archive with its ustar header.

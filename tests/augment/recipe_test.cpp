@@ -205,7 +205,7 @@ TEST_CASE("configurations that cannot be are refused") {
     CHECK_THROWS_AS(check_config(config), UsageError);
   };
   CHECK_NOTHROW(check_config(AugmentConfig{}));
-  refused([](AugmentConfig& c) { c.channels = 2; });
+  refused([](AugmentConfig& c) { c.channels = 65; });
   refused([](AugmentConfig& c) { c.global_crops_size = 0; });
   refused([](AugmentConfig& c) { c.local_crops_number = -1; });
   refused([](AugmentConfig& c) { c.local_crops_scale = {0.5f, 0.1f}; });

@@ -30,7 +30,7 @@ Image with_alpha(int rows, int columns) {
 
 DataReport report_of(const std::string& path, int64_t smallest_side = 16, int channels = 3) {
   const auto dataset = Dataset::open(path, channels);
-  return summarize(*dataset, scan(*dataset, {.channels = channels, .workers = 2}), smallest_side, channels);
+  return summarize(*dataset, scan(*dataset, {.kind = channels, .workers = 2}), smallest_side, channels);
 }
 
 std::string file_name(const std::string& path) { return fs::path(path).filename(); }
@@ -272,7 +272,7 @@ TEST_CASE("a damaged, shortened or foreign index is not trusted") {
   const Remembering look{folder.path("data"), folder.path("cache/index")};
   const Scan first = look();
   const Bytes sound = bytes_of_file(look.index);
-  const std::string identity = source_identity(look.data) + " as 3 channels";
+  const std::string identity = source_identity(look.data) + " as 3 channels of uint8";
   REQUIRE(load_scan_index(look.index, identity).size() == 12);
   for (size_t at = 0; at < sound.size(); at += 7) {
     Bytes damaged = sound;

@@ -61,6 +61,23 @@ std::vector<std::string> pnm_seeds() {
 std::vector<std::string> webp_seeds() { return texts_of({webp(color())}); }
 std::vector<std::string> tiff_seeds() { return texts_of({tiff(color()), tiff(gray())}); }
 
+std::vector<std::string> wide_tiff_seeds() {
+  std::vector<Bytes> files;
+  for (const SampleType type : {SampleType::uint8, SampleType::uint16, SampleType::float32}) {
+    WideImage image = wide_pattern(11, 13, 5, type);
+    image.planes = type == SampleType::uint16;
+    image.tiles = type == SampleType::float32;
+    files.push_back(wide_tiff(image));
+  }
+  return texts_of(files);
+}
+
+std::vector<std::string> png16_seeds() { return texts_of({png16(gray()), png16(color())}); }
+
+std::vector<std::string> npy_image_seeds() {
+  return texts_of({npy(wide_pattern(11, 13, 5, SampleType::uint8)), npy(wide_pattern(11, 13, 5, SampleType::uint16), true, true), npy(wide_pattern(11, 13, 1, SampleType::float32))});
+}
+
 std::vector<std::string> tar_seeds() {
   Bytes archive;
   append_member(archive, "cat/one.ppm", pnm(pattern(2, 3)));

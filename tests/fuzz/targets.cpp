@@ -4,6 +4,7 @@
 
 #include "augment/dataset.h"
 #include "augment/decode.h"
+#include "augment/image_kind.h"
 #include "engine/npy.h"
 #include "engine/pth.h"
 #include "engine/safetensors.h"
@@ -59,6 +60,21 @@ void read_bmp(Input bytes) { decode_any(with_start(bytes, "BM")); }
 void read_pnm(Input bytes) { decode_any(with_start(bytes, "P")); }
 void read_webp(Input bytes) { decode_any(with_start(with_start(bytes, "RIFF"), "WEBP", 8)); }
 void read_tiff(Input bytes) { decode_any({bytes}); }
+
+/// An image of values, of the kind that its header says, or of one that the last byte decides.
+void decode_values(Input bytes) {
+  const uint8_t choice = bytes.empty() ? 0 : bytes.back();
+  ImageKind kind = kind_in(read_image_header(bytes)).value_or(ImageKind(1 + choice % 6, static_cast<SampleType>(choice / 8 % 3)));
+  if (kind.in_bytes()) kind = {kind.channels, SampleType::uint16};
+  const Image image = decode(bytes, kind, "image");
+  check(image.channels == kind.channels && image.values.size() == size_t(image.height) * size_t(image.width) * size_t(image.channels),
+        "the image is not of the size that it says");
+  check(to_look_at(image).pixels.size() >= size_t(image.height) * size_t(image.width), "the picture is smaller than the image");
+}
+
+void read_wide_tiff(Input bytes) { decode_values({bytes}); }
+void read_png16(Input bytes) { decode_values(with_start(bytes, "\x89PNG")); }
+void read_npy_image(Input bytes) { decode_values(with_start(bytes, "\x93NUMPY\x01")); }
 
 /// Opens a source of images and loads the first few.
 void load_all(const std::string& path) {
@@ -163,6 +179,9 @@ constexpr Target kTargets[] = {
     {"pnm", read_pnm, pnm_seeds},
     {"webp", read_webp, webp_seeds},
     {"tiff", read_tiff, tiff_seeds},
+    {"wide_tiff", read_wide_tiff, wide_tiff_seeds},
+    {"png16", read_png16, png16_seeds},
+    {"npy_image", read_npy_image, npy_image_seeds},
     {"tar", read_tar, tar_seeds},
     {"idx", read_idx, idx_seeds},
     {"idx_gzip", read_idx_gzip, idx_gzip_seeds},

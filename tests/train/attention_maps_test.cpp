@@ -99,7 +99,7 @@ TEST_CASE("attention maps are the CLS row of the last block and are saved as pic
   const auto& vit = std::get<VisionTransformer>(backbone);
   const PreparedImage image = prepare_for_attention(context, pattern(50, 70, 3), 37, 48, 8, {}, {});
   CHECK(image.input.shape() == Shape{1, 32, 48, 3});
-  CHECK(image.bytes.pixels.size() == 32 * 48 * 3);
+  CHECK(image.shown.pixels.size() == 32 * 48 * 3);
   const AttentionMaps maps = attention_maps(context, vit, image.input);
   CHECK(maps.heads == 3);
   CHECK(maps.rows == 4);

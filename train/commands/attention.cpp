@@ -32,7 +32,7 @@ void draw(const Options& options) {
                     " has no attention; a vision transformer has");
   const auto patch = static_cast<int>(vit->config().patch);
   const Image image =
-      decode(read_file(options.image), static_cast<int>(vit->config().channels), options.image);
+      decode(read_file(options.image), {static_cast<int>(vit->config().channels), network.recipe.samples}, options.image);
   const PreparedImage prepared =
       prepare_for_attention(context, image, options.size.front(), options.size.back(), patch,
                             network.recipe.mean, network.recipe.deviation);

@@ -20,15 +20,15 @@ std::pair<FeatureSet, FeatureSet> both_features(Context& context, const Options&
                                                 FeatureConfig& config) {
   if (options.network.pixels()) {
     config = options.network.pixel_config();
-    const auto train = open_labelled(options.data.train, config.images.channels);
-    const auto val = open_labelled(options.data.val, config.images.channels);
+    const auto train = open_labelled(options.data.train, config.images.kind());
+    const auto val = open_labelled(options.data.val, config.images.kind());
     return {extract_pixels(context, *train, config, progress_of("train")),
             extract_pixels(context, *val, config, progress_of("val"))};
   }
   LoadedBackbone network = options.network.load_network();
   config = options.network.feature_config(network.recipe);
-  const auto train = open_labelled(options.data.train, config.images.channels);
-  const auto val = open_labelled(options.data.val, config.images.channels);
+  const auto train = open_labelled(options.data.train, config.images.kind());
+  const auto val = open_labelled(options.data.val, config.images.kind());
   calibrate_if_random(context, network, *train, config);
   FeatureSet train_features = features_of(context, network, *train, config, "train");
   return {std::move(train_features), features_of(context, network, *val, config, "val")};

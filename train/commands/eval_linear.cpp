@@ -84,8 +84,8 @@ void eval_linear(Options options) {
   LoadedBackbone network = options.network.load_network();
   FeatureConfig config = options.network.feature_config(network.recipe);
   choose_tokens(options, network.backbone, config);
-  const auto train = open_labelled(options.data.train, config.images.channels);
-  const auto val = open_labelled(options.data.val, config.images.channels);
+  const auto train = open_labelled(options.data.train, config.images.kind());
+  const auto val = open_labelled(options.data.val, config.images.kind());
   calibrate_if_random(context, network, *train, config);
   const LinearLog log = log_to(options.out);
   const FeatureSet val_features = features_of(context, network, *val, config, "val");

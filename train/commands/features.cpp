@@ -3,6 +3,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "augment/image_kind.h"
 #include "engine/atomic_file.h"
 #include "engine/npy.h"
 #include "train/commands/commands.h"
@@ -32,7 +33,8 @@ nlohmann::json description(const Options& options, const FeatureConfig& config, 
             {"avgpool_patchtokens", options.avgpool},
             {"l2", options.l2},
             {"image_size", config.images.size},
-            {"channels", config.images.channels}}}};
+            {"channels", config.images.channels},
+            {"pixel_type", name_of(config.images.samples)}}}};
 }
 
 void extract(const Options& options) {
@@ -48,7 +50,7 @@ void extract(const Options& options) {
   config.avgpool = options.avgpool;
   config.l2 = options.l2;
   feature_length(network.backbone, config);  // throws for a combination that cannot be
-  const auto dataset = open_images(options.data, config.images.channels);
+  const auto dataset = open_images(options.data, config.images.kind());
   calibrate_if_random(context, network, *dataset, config);
   const FeatureSet set = features_of(context, network, *dataset, config, "features");
   std::vector<std::string> notes;

@@ -47,7 +47,7 @@ FeatureConfig NetworkOptions::feature_config(const BackboneRecipe& recipe) const
   check<UsageError>(batch_size > 0, "--batch-size must be positive; got ", batch_size);
   FeatureConfig config{.batch_size = batch_size};
   config.images = {static_cast<int>(recipe.image_size), static_cast<int>(recipe.backbone.channels),
-                   recipe.mean, recipe.deviation};
+                   recipe.mean, recipe.deviation, recipe.samples};
   return config;
 }
 
@@ -56,6 +56,7 @@ FeatureConfig NetworkOptions::pixel_config() const {
   constexpr int64_t kPixels = 32;
   BackboneRecipe recipe{.image_size = load_options.overrides.image_size.value_or(kPixels)};
   recipe.backbone.channels = load_options.overrides.channels.value_or(3);
+  apply_pixel_type(recipe, load_options.overrides);
   if (load_options.overrides.mean) recipe.mean = *load_options.overrides.mean;
   if (load_options.overrides.deviation) recipe.deviation = *load_options.overrides.deviation;
   return feature_config(recipe);
@@ -83,7 +84,8 @@ void add_network_options(CLI::App& command, NetworkOptions& options) {
   command.add_option("--arch", o.arch, "vit_tiny, vit_small, vit_base, resnet18 to resnet152, conv_small or hybrid_small")
       ->group(network);
   command.add_option("--patch-size", o.patch_size, "Pixels of a patch's side")->group(network);
-  command.add_option("--channels", o.channels, "Channels of the images: 1 or 3")->group(network);
+  command.add_option("--channels", o.channels, "Channels of the images: 1 to 64")->group(network);
+  command.add_option("--pixel-type", o.pixel_type, "What a pixel's channel is: uint8, uint16 or float32")->group(network);
   command.add_option("--embed-dim", o.embed_dim, "Width")->group(network);
   command.add_option("--depth", o.depth, "Blocks")->group(network);
   command.add_option("--heads", o.heads, "Attention heads (dim / 64 for foreign weights)")->group(network);
@@ -144,15 +146,15 @@ void EvaluationData::resolve() {
   check<UsageError>(!val.empty(), "--val is missing: labelled images to be classified");
 }
 
-std::unique_ptr<Dataset> open_images(const std::string& path, int64_t channels) {
-  std::unique_ptr<Dataset> dataset = Dataset::open(path, static_cast<int>(channels));
+std::unique_ptr<Dataset> open_images(const std::string& path, ImageKind kind) {
+  std::unique_ptr<Dataset> dataset = Dataset::open(path, kind);
   std::cerr << "data: " << path << ": " << dataset->size() << " images, " << dataset->class_names().size()
             << " classes\n";
   return dataset;
 }
 
-std::unique_ptr<Dataset> open_labelled(const std::string& path, int64_t channels) {
-  std::unique_ptr<Dataset> dataset = open_images(path, channels);
+std::unique_ptr<Dataset> open_labelled(const std::string& path, ImageKind kind) {
+  std::unique_ptr<Dataset> dataset = open_images(path, kind);
   check<UsageError>(dataset->labelled(), path,
                     ": not every image has a label; give a folder with one subfolder per class, "
                     "or a list of `path label`");

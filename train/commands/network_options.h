@@ -56,10 +56,10 @@ struct EvaluationData {
 void add_data_options(CLI::App& command, EvaluationData& data);
 
 /// Opens images that must have labels. Throws DataError, or UsageError if there are none.
-std::unique_ptr<Dataset> open_labelled(const std::string& path, int64_t channels);
+std::unique_ptr<Dataset> open_labelled(const std::string& path, ImageKind kind);
 
 /// Opens images and says how many there are.
-std::unique_ptr<Dataset> open_images(const std::string& path, int64_t channels);
+std::unique_ptr<Dataset> open_images(const std::string& path, ImageKind kind);
 
 /// Prints images done on stderr if that is a terminal.
 Progress progress_of(const std::string& what);

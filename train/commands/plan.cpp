@@ -8,6 +8,7 @@
 #include "augment/scan_index.h"
 #include "train/commands/commands.h"
 #include "train/commands/train_request.h"
+#include "train/image_settings.h"
 #include "train/preflight.h"
 
 namespace dino {
@@ -53,7 +54,7 @@ class Counter {
 
 Scan scan_with_index(const TrainConfig& config, const Dataset& dataset) {
   Counter counter("images looked at:");
-  const Scan found = scan(dataset, {.channels = static_cast<int>(config.channels),
+  const Scan found = scan(dataset, {.kind = dataset.kind(),
                                     .workers = static_cast<int>(config.num_workers),
                                     .index = scan_index_path(config.data),
                                     .source = config.data,
@@ -62,9 +63,9 @@ Scan scan_with_index(const TrainConfig& config, const Dataset& dataset) {
   return found;
 }
 
-Preview preview(const TrainConfig& config, bool with_timing) {
+Preview preview(TrainConfig config, bool with_timing) {
   check_config(config);
-  const std::unique_ptr<Dataset> dataset = Dataset::open(config.data, static_cast<int>(config.channels));
+  const std::unique_ptr<Dataset> dataset = open_settled(config);
   // What cannot be is refused before anybody waits for the images.
   Preview view{.config = config,
                .data = {},
@@ -80,7 +81,7 @@ Preview preview(const TrainConfig& config, bool with_timing) {
   check_disk(config, view.disk, view.free);
   const Scan found = scan_with_index(config, *dataset);
   view.remembered = found.remembered;
-  view.data = summarize(*dataset, found, config.augment.local_crops_size, static_cast<int>(config.channels));
+  view.data = summarize(*dataset, found, config.augment.local_crops_size, dataset->kind());
   if (!with_timing || view.data.readable == 0) return view;
   Counter counter("steps taken:");
   view.speed = measure_speed(config, *dataset, kTimedSteps,

@@ -31,7 +31,7 @@ std::vector<std::string> stages_of(const std::vector<std::string>& weights) {
 void add_pictures(const Options& options, const RunRecord& run, ReportExtras& extras) {
   if (options.images == 0) return;
   try {
-    const std::unique_ptr<Dataset> dataset = Dataset::open(run.config.data, static_cast<int>(run.config.channels));
+    const std::unique_ptr<Dataset> dataset = Dataset::open(run.config.data, image_kind(run.config));
     extras.pictures.push_back(crop_pictures(run, *dataset, options.images));
     if (run.weights.empty()) extras.notes.push_back(run.folder + " holds no checkpoint yet: nothing to show of its features.");
     Context context(options.threads, device_named(options.device));

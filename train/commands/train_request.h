@@ -17,7 +17,7 @@ struct TrainRequest {
   std::vector<std::pair<Option*, std::string>> flags;
   std::string config_file, recipe;
 
-  TrainRequest() = default;
+  TrainRequest() { config.channels = 0; }  // as the images have
   TrainRequest(const TrainRequest&) = delete;
   TrainRequest& operator=(const TrainRequest&) = delete;
 

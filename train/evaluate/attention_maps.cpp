@@ -7,9 +7,9 @@
 #include <numeric>
 
 #include "augment/geometry.h"
+#include "augment/image_kind.h"
 #include "augment/recipe.h"
 #include "engine/npy.h"
-#include "kernels/color.h"
 #include "train/png.h"
 
 namespace dino {
@@ -32,12 +32,10 @@ PreparedImage prepare_for_attention(Context& context, const Image& image, int he
   check<UsageError>(rows > 0 && cols > 0, "--image-size ", height, " ", width,
                     " must be at least one patch of ", patch);
   const Image resized = resize_to(image, height, width, Filter::bilinear);
-  const ImageView part = resized.view().crop(0, 0, rows, cols);
-  PreparedImage prepared{Image(rows, cols, image.channels),
-                         context.host_tensor({Dtype::f32, Shape{1, rows, cols, image.channels}})};
-  for (int y = 0; y < rows; ++y) std::copy_n(part.row(y), part.row_bytes(), prepared.bytes.view().row(y));
-  const Normalization n = normalization_of(image.channels, mean, deviation);
-  normalize(prepared.bytes.view(), n.mean, n.deviation, prepared.input.view().as<float>());
+  ImageScratch unused;
+  const Image part = resize_part(resized, {0, 0, rows, cols}, rows, cols, Filter::bilinear, unused);
+  PreparedImage prepared{to_look_at(part), context.host_tensor({Dtype::f32, Shape{1, rows, cols, image.channels}})};
+  normalize(part, normalization_of(image.channels, mean, deviation), prepared.input.view().as<float>());
   return prepared;
 }
 
@@ -106,6 +104,11 @@ Image draw_mask(const Image& image, std::span<const uint8_t> mask, int64_t cols,
 Image draw_input(const Tensor& input) {
   const Shape& shape = input.shape();
   const std::span<const float> values(input.view().as<float>(), static_cast<size_t>(shape.count()));
+  if (shape[3] != 1 && shape[3] != 3) {
+    Image image = Image::of_values(static_cast<int>(shape[1]), static_cast<int>(shape[2]), static_cast<int>(shape[3]));
+    std::copy(values.begin(), values.end(), image.values.begin());
+    return to_look_at(image);
+  }
   const auto [low, high] = std::minmax_element(values.begin(), values.end());
   const float least = *low, range = std::max(*high - *low, 1e-5f);
   Image image(static_cast<int>(shape[1]), static_cast<int>(shape[2]), static_cast<int>(shape[3]));
@@ -130,7 +133,7 @@ std::vector<std::string> save_attention(const std::string& folder, const Prepare
     save_png(path(str("attn-head", head, ".png")), draw(maps.map(head)).view());
     if (threshold > 0)
       save_png(path(str("mask_th", threshold, "_head", head, ".png")),
-               draw_mask(image.bytes, mass_mask(maps.map(head), threshold), maps.cols, patch).view());
+               draw_mask(image.shown, mass_mask(maps.map(head), threshold), maps.cols, patch).view());
   }
   save_png(path("attn-mean.png"), draw(mean_map(maps)).view());
   save_npy(path("attention.npy"), maps.values, {maps.heads, maps.rows, maps.cols});

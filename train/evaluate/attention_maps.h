@@ -22,9 +22,9 @@ struct AttentionMaps {
   }
 };
 
-/// An image as the network sees it, in bytes and normalised.
+/// An image as the network sees it, to be looked at and normalised.
 struct PreparedImage {
-  Image bytes;   ///< [height, width, channels], both multiples of the patch size
+  Image shown;   ///< [height, width, 1 or 3] in bytes, both multiples of the patch size
   Tensor input;  ///< [1, height, width, channels]
 };
 
@@ -50,7 +50,7 @@ Image draw_map(std::span<const float> map, int64_t rows, int64_t cols, int patch
 /// `image` with the patches of a mask [rows, cols] half covered by a colour.
 Image draw_mask(const Image& image, std::span<const uint8_t> mask, int64_t cols, int patch);
 
-/// The normalised input stretched from its smallest to its largest value, as a colour (or gray) image.
+/// The normalised input stretched from its smallest to its largest value, as a colour (or gray) image; of other channels as `to_look_at`.
 Image draw_input(const Tensor& input);
 
 /// Writes img.png, attn-head{j}.png, attn-mean.png, attention.npy [heads, rows, cols] and, for a threshold in

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "augment/geometry.h"
+#include "augment/image_kind.h"
 #include "train/evaluate/attention_maps.h"
 #include "train/evaluate/features.h"
 #include "train/evaluate/views.h"
@@ -21,7 +22,8 @@ constexpr size_t kCandidates = 2000;  ///< among which neighbours are looked for
 constexpr size_t kNeighbours = 5;
 constexpr int kLocalCrops = 4;        ///< of an image that are shown
 
-Picture picture(std::string caption, const Image& image) {
+Picture picture(std::string caption, const Image& whole) {
+  const Image image = to_look_at(whole);
   const int side = std::max(image.height, image.width);
   if (side <= kLargestSide) return {std::move(caption), encode_png(image.view())};
   const auto shrunk = [&](int length) { return std::max(1, length * kLargestSide / side); };
@@ -42,8 +44,13 @@ std::vector<size_t> spread(size_t total, size_t count) {
   return indices;
 }
 
-/// Normalised pixels [size, size, channels] as bytes.
-Image to_bytes(const std::vector<float>& pixels, int size, const AugmentConfig& config) {
+/// Normalised pixels [size, size, channels] as an image of `kind`.
+Image image_of(const std::vector<float>& pixels, int size, const AugmentConfig& config, ImageKind kind) {
+  if (!kind.in_bytes()) {
+    Image image = Image::of_values(size, size, kind.channels);
+    image.values = pixels;
+    return image;
+  }
   const Normalization n = normalization_of(config.channels, config.mean, config.deviation);
   Image image(size, size, config.channels);
   for (size_t i = 0; i < pixels.size(); ++i) {
@@ -113,6 +120,8 @@ Picture attention_picture(Context& context, const VisionTransformer& vit, const 
 PictureTable crop_pictures(const RunRecord& run, const Dataset& dataset, int count) {
   const AugmentConfig config = augment_config(run.config);
   PictureTable table{"What the networks see", "One image a row: the whole, the two global crops, and some of the local ones.", {}};
+  if (!dataset.kind().in_bytes())
+    table.note += " Shown are the first three channels, or the first as gray if there are fewer, each from its smallest to its largest value in the picture.";
   CropScratch scratch;
   for (const size_t index : spread(dataset.size(), static_cast<size_t>(count))) {
     Image image;
@@ -127,7 +136,7 @@ PictureTable crop_pictures(const RunRecord& run, const Dataset& dataset, int cou
       const CropPlan plan = plan_crop(config, image.height, image.width, index, crop);
       std::vector<float> pixels(static_cast<size_t>(plan.size) * static_cast<size_t>(plan.size) * static_cast<size_t>(config.channels));
       render_crop(config, image, plan, pixels.data(), scratch);
-      row.pictures.push_back(picture(crop < 2 ? "global crop" : "local crop", to_bytes(pixels, plan.size, config)));
+      row.pictures.push_back(picture(crop < 2 ? "global crop" : "local crop", image_of(pixels, plan.size, config, dataset.kind())));
     }
     table.rows.push_back(std::move(row));
   }
@@ -173,7 +182,7 @@ PictureTable hardest_pictures(Context& context, const RunRecord& run, const std:
   for (size_t i = 0; i < shown; ++i) {
     const size_t index = views.images[cosines[i].second];
     PictureRow row{str(short_number(cosines[i].first, 2), " ", name_of_image(dataset, index)), {picture("image", dataset.load(index))}};
-    for (int view = 0; view < 2; ++view) row.pictures.push_back(picture("crop", to_bytes(view_of(dataset, augment, index, view), augment.global_crops_size, augment)));
+    for (int view = 0; view < 2; ++view) row.pictures.push_back(picture("crop", image_of(view_of(dataset, augment, index, view), augment.global_crops_size, augment, dataset.kind())));
     table.rows.push_back(std::move(row));
   }
   return table;
