@@ -175,6 +175,14 @@ std::unique_ptr<Dataset> open_list(const std::string& path, ImageKind kind) {
   const fs::path folder = fs::path(path).parent_path();
   std::error_code ignored;
   const bool beside_list = fs::exists(folder / lines.front().path, ignored);
+  constexpr size_t kTried = 16;
+  const bool any =
+      std::any_of(lines.begin(), lines.begin() + static_cast<std::ptrdiff_t>(std::min(lines.size(), kTried)),
+                  [&](const ListLine& line) {
+                    return fs::exists(folder / line.path, ignored) || fs::exists(line.path, ignored);
+                  });
+  check<DataError>(any, path, ": lists no files that exist: there is no ", lines.front().path.substr(0, 100),
+                   ", neither from here nor from the list's folder; write the path of one image per line");
   auto dataset = std::make_unique<FileDataset>(kind);
   std::vector<std::string> labels;
   bool numeric = true;

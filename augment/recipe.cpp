@@ -107,11 +107,11 @@ Normalization normalization_of(int channels, std::span<const float> mean, std::s
   if (deviation.empty())
     result.deviation = channels == 3 ? std::vector{0.229f, 0.224f, 0.225f} : std::vector(n, 0.5f);
   check<UsageError>(result.mean.size() == n && result.deviation.size() == n,
-                    "augment: one mean and one deviation per channel; got ", result.mean.size(), " and ",
+                    "--mean and --std need one value per channel; got ", result.mean.size(), " and ",
                     result.deviation.size(), " for ", channels, " channels");
   const bool positive =
       std::all_of(result.deviation.begin(), result.deviation.end(), [](float x) { return x > 0; });
-  check<UsageError>(positive, "augment: deviations must be positive");
+  check<UsageError>(positive, "--std must be positive");
   return result;
 }
 

@@ -96,13 +96,26 @@ void sync_folder(const std::string& path) {
   ::close(fd);
 }
 
-}  // namespace
-
-void write_file(const std::string& path, std::span<const Bytes> pieces) {
+/// A rename onto a device such as /dev/null would replace the device.
+void check_regular(const std::string& path) {
   struct stat existing {};
-  // A rename onto a device such as /dev/null would replace the device.
   const bool special = ::stat(path.c_str(), &existing) == 0 && !S_ISREG(existing.st_mode);
   check(!special, path, ": cannot write: it exists and is not a regular file");
+}
+
+}  // namespace
+
+void check_writable(const std::string& path) {
+  try {
+    check_regular(path);
+    const TemporaryFile unpublished(path);
+  } catch (const Error& error) {
+    throw UsageError(error.what());
+  }
+}
+
+void write_file(const std::string& path, std::span<const Bytes> pieces) {
+  check_regular(path);
   TemporaryFile file(path);
   for (const Bytes piece : pieces) file.write(piece);
   file.publish();

@@ -21,6 +21,10 @@ inline Bytes bytes_of_text(std::string_view text) {
 /// the path and the reason.
 void write_file(const std::string& path, std::span<const Bytes> pieces);
 
+/// Whether `write_file` could write `path`, found out by making its temporary file and removing that: for
+/// asking before a long computation. Throws UsageError that names the path and the reason.
+void check_writable(const std::string& path);
+
 inline void write_file(const std::string& path, std::initializer_list<Bytes> pieces) {
   write_file(path, std::span<const Bytes>(pieces.begin(), pieces.size()));
 }

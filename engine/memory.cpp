@@ -114,8 +114,13 @@ void Arena::grow(size_t bytes) {
     reserved_ += wanted;
     return insert_free(data, wanted);
   }
-  throw Error(str("memory: cannot get ", bytes >> 20, " MiB more from the ", device_ == Device::cuda ? "GPU" : "system", ", with ",
-                  used_ >> 20, " MiB in use; a smaller --batch-size or --recompute needs less"));
+  const std::string problem = str("memory: cannot get ", bytes >> 20, " MiB more from the ",
+                                  device_ == Device::cuda ? "GPU" : "system", ", with ", used_ >> 20,
+                                  " MiB in use; a smaller --batch-size or --recompute needs less");
+  // Where only addresses are planned there is always enough, but for what no machine has.
+  check<UsageError>(device_ != Device::plan && bytes <= most(device_), problem,
+                    ", but so much it never has: use a smaller network");
+  throw Error(problem);
 }
 
 bool Arena::starts_slab(const std::byte* data) const {

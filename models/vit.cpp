@@ -40,6 +40,8 @@ VisionTransformer::VisionTransformer(ParameterStore& store, const std::string& p
     patch_embed_.bias = store.add(prefix + "patch_embed.proj.bias", Shape{config.dim}, uniform);
   }
   const auto hidden = static_cast<int64_t>(static_cast<double>(config.dim) * config.mlp_ratio);
+  check<UsageError>(hidden >= 1, "--mlp-ratio ", config.mlp_ratio, " of --embed-dim ", config.dim,
+                    " is less than one; use a larger one, such as 4");
   for (int64_t i = 0; i < config.depth; ++i)
     blocks_.push_back(TransformerBlock::declare(store, str(prefix, "blocks.", i), config.dim, config.heads, hidden));
   norm_ = NormLayer::declare(store, prefix + "norm", config.dim);

@@ -62,6 +62,14 @@ std::string checksum_of(const TensorFile& file) {
   return str(crc);
 }
 
+int64_t step_in(const TensorFile& file, const std::string& path) {
+  const auto step = file.metadata.find("step");
+  check<FormatError>(step != file.metadata.end() && !step->second.empty() && step->second.size() < 18 &&
+                         step->second.find_first_not_of("0123456789") == std::string::npos,
+                     path, ": is no training checkpoint: its metadata has no step");
+  return std::stoll(step->second);
+}
+
 }  // namespace
 
 void save_checkpoint(const std::string& path, const TrainingState& state, int64_t step, const std::string& config) {
@@ -92,12 +100,11 @@ uint64_t checkpoint_bytes(const TrainingState& state) {
   return bytes;
 }
 
+int64_t checkpoint_step(const std::string& path) { return step_in(load_safetensors(path), path); }
+
 int64_t load_checkpoint(const std::string& path, const TrainingState& state) {
   const TensorFile file = load_safetensors(path);
-  const auto step = file.metadata.find("step");
-  check<FormatError>(step != file.metadata.end() && !step->second.empty() && step->second.size() < 18 &&
-                         step->second.find_first_not_of("0123456789") == std::string::npos,
-                     path, ": is no training checkpoint: its metadata has no step");
+  const int64_t step = step_in(file, path);
   const std::vector<NamedView> entries = views_of(state);
   for (const NamedView& entry : entries) {
     const NamedTensor* tensor = file.find(entry.name);
@@ -116,7 +123,7 @@ int64_t load_checkpoint(const std::string& path, const TrainingState& state) {
   for (const NamedView& entry : entries) copy_from_host(file.find(entry.name)->bytes.data(), entry.view);
   state.student.parameters().values_changed();
   state.teacher.network().parameters().values_changed();
-  return std::stoll(step->second);
+  return step;
 }
 
 }  // namespace dino

@@ -20,4 +20,7 @@ uint64_t checkpoint_bytes(const TrainingState& state);
 /// overwritten then.
 int64_t load_checkpoint(const std::string& path, const TrainingState& state);
 
+/// How many steps were done when `path` was written, from its header only. Throws FormatError for a file that is no checkpoint.
+int64_t checkpoint_step(const std::string& path);
+
 }  // namespace dino

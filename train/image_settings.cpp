@@ -30,7 +30,8 @@ std::string list_of(const std::vector<float>& values) {
 /// What the run began with, if it goes on.
 std::optional<TrainConfig> config_before(const TrainConfig& config) {
   const fs::path out = config.out;
-  if (!fs::exists(out / "checkpoint.safetensors") || !fs::exists(out / "config.json")) return std::nullopt;
+  std::error_code unknown;
+  if (!fs::exists(out / "checkpoint.safetensors", unknown) || !fs::exists(out / "config.json", unknown)) return std::nullopt;
   TrainConfig before;
   std::vector<Option> options = options_of(before);
   try {

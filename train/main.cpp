@@ -1,7 +1,11 @@
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <iostream>
 #include <string>
 #include <vector>
 
@@ -10,6 +14,7 @@
 #include "kernels/error.h"
 #include "models/registry.h"
 #include "train/commands/commands.h"
+#include "train/limits.h"
 
 namespace {
 
@@ -27,6 +32,12 @@ CLI::App& innermost(CLI::App& app) {
   return chosen.empty() ? app : innermost(*chosen.front());
 }
 
+/// "knn: ", or nothing where no command was reached.
+std::string place(CLI::App& app) {
+  CLI::App& command = innermost(app);
+  return &command == &app ? "" : command.get_name() + ": ";
+}
+
 std::string unknown_argument(CLI::App& app) {
   CLI::App& command = innermost(app);
   const auto remaining = app.remaining(true);
@@ -36,7 +47,8 @@ std::string unknown_argument(CLI::App& app) {
     for (const std::string& name : option->get_lnames()) candidates.push_back("--" + name);
   for (const CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; })) candidates.push_back(sub->get_name());
   const std::string near = dino::nearest(unknown, candidates);
-  return dino::str(command.get_name(), ": ", unknown, " is not known", near.empty() ? "" : dino::str("; did you mean ", near, "?"));
+  return dino::str(place(app), dino::shown_value(unknown), " is not known",
+                   near.empty() ? "" : dino::str("; did you mean ", near, "?"));
 }
 
 /// Where errors go: stderr, also after `be_quiet`.
@@ -51,8 +63,29 @@ void be_quiet() {
   static_cast<void>(std::freopen("/dev/null", "w", stderr));
 }
 
+/// A program that was started without stdin, stdout or stderr must not write results into the first file that
+/// it opens.
+void open_missing_descriptors() {
+  int descriptor = open("/dev/null", O_RDONLY);
+  while (descriptor >= 0 && descriptor <= STDERR_FILENO) descriptor = open("/dev/null", O_RDONLY);
+  if (descriptor >= 0) close(descriptor);
+}
+
+/// Makes one line of `message`, whatever is in the names and values that it quotes.
+std::string one_line(const std::string& message) {
+  std::string line;
+  for (const char c : message) {
+    const bool control = static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+    if (c == '\n')
+      line += "\\n";
+    else
+      line += control ? '?' : c;
+  }
+  return line;
+}
+
 int fail(int code, const std::string& message) {
-  std::fprintf(errors, "dino_engine: %s\n", message.c_str());
+  std::fprintf(errors, "dino_engine: %s\n", one_line(message).c_str());
   std::fflush(errors);
   return code;
 }
@@ -74,6 +107,7 @@ int run_program(int argc, char** argv) {
   dino::add_report_command(app);
   dino::add_info_command(app);
   dino::add_manual_commands(app);
+  dino::limit_numbers(app);
   std::vector<std::string> arguments = normalized_arguments(argc, argv);
   std::reverse(arguments.begin(), arguments.end());  // the order that CLI11 takes
   try {
@@ -81,16 +115,16 @@ int run_program(int argc, char** argv) {
   } catch (const CLI::ExtrasError&) {
     return fail(2, unknown_argument(app));
   } catch (const CLI::ParseError& error) {
-    if (app.get_subcommands().empty() && !app.remaining(true).empty()) return fail(2, unknown_argument(app));
+    const bool no_command = !innermost(app).get_subcommands([](const CLI::App*) { return true; }).empty();
+    if (no_command && !app.remaining(true).empty()) return fail(2, unknown_argument(app));
     if (error.get_exit_code() == 0) return app.exit(error);
-    return fail(2, dino::str(innermost(app).get_name(), ": ", error.what(), "; see --help"));
+    return fail(2, dino::str(place(app), error.what(), "; see --help"));
   }
   return exit_code;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+/// Runs the program; exceptions become one line and an exit code.
+int guarded(int argc, char** argv) {
   try {
     return run_program(argc, argv);
   } catch (const dino::DivergedError& error) {
@@ -106,4 +140,22 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     return fail(1, error.what());
   }
+}
+
+/// Ends with an error if results were lost: a full disk behind stdout, or no stdout at all.
+int with_results_written(int code) {
+  errno = 0;
+  std::cout.flush();
+  const bool lost = std::fflush(stdout) != 0 || std::ferror(stdout) || !std::cout;
+  if (!lost || code != 0) return code;
+  if (errno == 0) static_cast<void>(!write(STDOUT_FILENO, "\n", 1));  // it was lost earlier: ask for the reason again
+  return fail(1, dino::str("stdout: results cannot be written",
+                           errno ? dino::str(": ", std::strerror(errno)) : std::string()));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  open_missing_descriptors();
+  return with_results_written(guarded(argc, argv));
 }

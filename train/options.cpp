@@ -1,10 +1,10 @@
 #include "train/options.h"
 
 #include <algorithm>
-#include <charconv>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
+
+#include "engine/mapped_file.h"
+#include "train/limits.h"
 
 namespace dino {
 namespace {
@@ -12,7 +12,7 @@ namespace {
 using nlohmann::json;
 
 [[noreturn]] void bad_value(const std::string& name, const std::string& text, const char* wanted) {
-  throw UsageError(str("--", name, " ", text.empty() ? "''" : text, " is not ", wanted));
+  throw UsageError(str("--", name, " ", shown_value(text), " is not ", wanted));
 }
 
 // One pair of functions per type of value: from text, and back to JSON. Text separates list elements by commas or blanks.
@@ -22,11 +22,7 @@ void parse(const std::string&, const std::string& text, std::string& value) { va
 template <class T>
   requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>)
 void parse(const std::string& name, const std::string& text, T& value) {
-  T parsed{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), parsed);
-  if (error != std::errc() || end != text.data() + text.size())
-    bad_value(name, text, std::is_floating_point_v<T> ? "a number" : "a whole number in range");
-  value = parsed;
+  value = number_of<T>(name, text);
 }
 
 void parse(const std::string& name, const std::string& text, bool& value) {
@@ -250,9 +246,14 @@ Option* find_option(std::vector<Option>& options, const std::string& name) {
 }
 
 void read_config_file(const std::string& path, std::vector<Option>& options) {
-  std::ifstream file(path);
-  check<UsageError>(file.good() && !std::filesystem::is_directory(path), path, ": cannot be read as a file of options");
-  const json config = json::parse(file, nullptr, false);
+  std::shared_ptr<const MappedFile> file;
+  try {
+    file = MappedFile::open(path);
+  } catch (const Error& error) {
+    throw UsageError(str(error.what(), "; it cannot be read as a file of options"));
+  }
+  const auto* text = reinterpret_cast<const char*>(file->bytes().data());
+  const json config = json::parse(text, text + file->bytes().size(), nullptr, false);
   check<UsageError>(config.is_object(), path, ": must be a JSON object from option names to values");
   for (const auto& [name, value] : config.items()) {
     Option* option = find_option(options, name);

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "kernels/cuda_memory.h"
+#include "train/bad_step.h"
 #include "train/checkpoint.h"
 #include "train/trainer.h"
 
@@ -32,7 +33,7 @@ int64_t kept_at_once(int64_t written, int64_t keep) { return keep > 0 ? std::min
 
 /// Whether an earlier session of the run may have written a file of this name.
 bool written_by_a_run(const std::string& name) {
-  return (name.starts_with("checkpoint") && name.ends_with(".safetensors")) || name == "best.safetensors" || name == "log.jsonl" ||
+  return (name.starts_with("checkpoint") && name.ends_with(".safetensors")) || name == "best.safetensors" || name == "log.jsonl" || name == kBadStepFile || name == kBadStepState ||
          name.starts_with("events.out.tfevents");
 }
 
@@ -58,13 +59,13 @@ std::string disk_advice(const TrainConfig& config, const DiskNeed& need, uint64_
   return str("a smaller --out-dim than ", config.out_dim, " makes smaller checkpoints");
 }
 
-/// What the host could give to a process now; 0 if it does not tell.
-uint64_t available_memory() {
+/// Bytes that the host has of `what`, a line of /proc/meminfo; 0 if it does not tell.
+uint64_t memory_of_host(const std::string& what) {
   std::ifstream file("/proc/meminfo");
   for (std::string line; std::getline(file, line);) {
-    if (!line.starts_with("MemAvailable:")) continue;
+    if (!line.starts_with(what + ":")) continue;
     uint64_t kib = 0;
-    std::istringstream(line.substr(13)) >> kib;
+    std::istringstream(line.substr(what.size() + 1)) >> kib;
     return kib << 10;
   }
   return 0;
@@ -131,9 +132,14 @@ std::string memory_text(const TrainConfig& config, const MemoryPlan& plan) {
       str("parameters and gradients ", size_text(plan.parameters), ", optimizer ", size_text(plan.state), ", crops ", size_text(plan.crops),
           ", activations ", size_text(plan.step + plan.gaps), plan.process ? str(", program and data ", size_text(plan.process)) : std::string());
   if (placement(config).device == Device::cpu) {
-    const uint64_t available = available_memory();
+    const uint64_t all = memory_of_host("MemTotal") + memory_of_host("SwapTotal"),
+                   available = memory_of_host("MemAvailable");
     const bool scarce = available > 0 && plan.total() > available;
     const char* less = config.recompute || !is_transformer(config.arch) ? "" : " or --recompute";
+    check<UsageError>(all == 0 || plan.total() <= all, "--batch-size ", config.batch_size, ", --out-dim ",
+                      config.out_dim, " and --arch ", config.arch, " as it is need ", size_text(plan.total()),
+                      ", which is more than all the memory of this host, ", size_text(all),
+                      "; a smaller network or --batch-size", less, " needs less");
     return str(size_text(plan.total()), ": ", parts,
                scarce ? str("; only ", size_text(available), " are available: a smaller --batch-size", less, " needs less") : std::string());
   }
@@ -199,7 +205,8 @@ std::vector<std::string> data_warnings(const DataReport& report, const TrainConf
 }
 
 void preflight(const TrainConfig& config, const Dataset& dataset, const RunPlan& plan) {
-  const bool goes_on = fs::exists(fs::path(config.out) / "checkpoint.safetensors");
+  std::error_code unknown;
+  const bool goes_on = fs::exists(fs::path(config.out) / "checkpoint.safetensors", unknown);
   if (!goes_on) {
     const Scan sample = scan(dataset, {.kind = dataset.kind(),
                                        .workers = static_cast<int>(config.num_workers),

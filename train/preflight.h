@@ -40,8 +40,8 @@ uint64_t free_bytes_at(const std::string& folder);
 /// Throws UsageError, with what would do, if the run does not fit.
 void check_disk(const TrainConfig& config, const DiskNeed& need, uint64_t free);
 
-/// What a run needs and what there is, for people. Throws UsageError if a GPU has too little; a host that has too little is
-/// only told so, since others may give memory back.
+/// What a run needs and what there is, for people. Throws UsageError if a GPU has too little free, or a host
+/// too little at all; a host that has too little free is only told so, since others may give memory back.
 std::string memory_text(const TrainConfig& config, const MemoryPlan& plan);
 
 /// How fast steps are.

@@ -202,7 +202,8 @@ DataFacts look_at(const Dataset& dataset) {
 void apply_recipe(const std::string& name, std::vector<Option>& options, TrainConfig& config) {
   const Named& recipe = find_recipe(name);
   const std::string checkpoint = (std::filesystem::path(config.out) / "checkpoint.safetensors").string();
-  if (std::filesystem::exists(checkpoint)) {
+  std::error_code unknown;
+  if (std::filesystem::exists(checkpoint, unknown)) {
     go_on(checkpoint, options);
     std::fprintf(stderr, "recipe: %s goes on with the options that it began with; --recipe is for new runs\n", config.out.c_str());
     return;

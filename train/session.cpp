@@ -3,16 +3,18 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "engine/atomic_file.h"
 #include "train/bad_images.h"
+#include "train/bad_step.h"
 #include "train/doctor.h"
 #include "train/feature_drift.h"
 #include "train/image_settings.h"
 #include "train/information.h"
+#include "train/json_text.h"
+#include "train/limits.h"
 #include "train/log.h"
 #include "train/memory_plan.h"
 #include "train/options.h"
@@ -26,16 +28,33 @@ namespace dino {
 namespace fs = std::filesystem;
 namespace {
 
+/// Makes the run's folder, or throws UsageError if a run cannot write in it.
 void make_run_folder(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
-  check<UsageError>(!error, "--out ", path, ": cannot be made: ", error.message());
+  check<UsageError>(!error, "--out ", shown_value(path), ": cannot be made: ", error.message());
+  for (const char* file : {"checkpoint.safetensors", "config.json", "machine.json", "log.jsonl"}) {
+    try {
+      check_writable((fs::path(path) / file).string());
+    } catch (const UsageError& problem) {
+      throw UsageError(str("--out ", path, ": ", problem.what()));
+    }
+  }
+}
+
+/// Throws UsageError if `path` is no folder and cannot become one, before anybody waits for the data.
+void check_run_folder(const std::string& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  const bool missing = error == std::errc::no_such_file_or_directory;
+  check<UsageError>(!path.empty() && (missing || !error), "--out ", shown_value(path),
+                    ": cannot be a folder: ", path.empty() ? "its name is missing" : error.message());
+  check<UsageError>(missing || fs::is_directory(status), "--out ", path, ": is a file; give a folder");
 }
 
 /// The configuration that an earlier session wrote to `path`; empty if there was none.
 nlohmann::json options_before(const std::string& path) {
-  std::ifstream file(path);
-  auto before = nlohmann::json::parse(file, nullptr, false);
+  auto before = json_in(path);
   return before.is_object() ? before : nlohmann::json::object();
 }
 
@@ -65,25 +84,30 @@ class Session {
  public:
   Session(const TrainConfig& config, const Dataset& dataset)
       : config_(config),
+        dataset_(dataset),
         trainer_(config, dataset),
         bad_images_((fs::path(config.out) / "bad_images.txt").string(), dataset.size()),
         doctor_(patient(config, trainer_)) {
     const fs::path out = config.out;
     checkpoint_ = (out / "checkpoint.safetensors").string();
-    if (!config.init.empty()) drift_.emplace(trainer_, dataset);  // a trainer begins with --init, before it goes on
-    if (fs::exists(checkpoint_)) {
+    validation_ = make_validation(config_, dataset);
+    if (!config.init.empty())
+      drift_.emplace(trainer_, dataset);  // a trainer begins with --init, before it goes on
+    std::error_code unknown;
+    if (fs::exists(checkpoint_, unknown)) {
       trainer_.load(checkpoint_);
       std::fprintf(stderr, trainer_.finished() ? "%s: finished at step %ld; more --epochs would go on\n" : "%s: going on at step %ld\n",
                    checkpoint_.c_str(), static_cast<long>(trainer_.step()));
       warn_about_changes((out / "config.json").string());
     }
+    make_run_folder(config.out);  // now that nothing is wrong with the rest
     TrainConfig shown = config;
-    write_file((out / "config.json").string(), {bytes_of_text(to_json(options_of(shown)).dump(2) + "\n")});
-    write_file((out / "machine.json").string(), {bytes_of_text(build_and_machine().dump(2) + "\n")});
+    write_file((out / "config.json").string(),
+               {bytes_of_text(json_text(to_json(options_of(shown)), 2) + "\n")});
+    write_file((out / "machine.json").string(), {bytes_of_text(json_text(build_and_machine(), 2) + "\n")});
     log_.emplace((out / "log.jsonl").string(), trainer_.step());
     if (config.tensorboard && !trainer_.finished()) tensorboard_.emplace(config.out, trainer_.step());
     for (const nlohmann::json& line : log_->lines()) diagnosis_ = doctor_.examine(signs_of(line));
-    validation_ = make_validation(config_, dataset);
     for (const nlohmann::json& line : log_->lines()) best_score_ = std::max(best_score_, score_in(line));
   }
 
@@ -135,7 +159,8 @@ class Session {
     const auto now = to_json(options_of(shown));
     for (const auto& [name, value] : now.items())
       if (before.contains(name) && before[name] != value)
-        std::fprintf(stderr, "--%s is now %s; it was %s\n", name.c_str(), value.dump().c_str(), before[name].dump().c_str());
+        std::fprintf(stderr, "--%s is now %s; it was %s\n", name.c_str(), json_text(value).c_str(),
+                     json_text(before[name]).c_str());
   }
 
   /// Logs and shows a step that is done.
@@ -143,12 +168,14 @@ class Session {
     for (const std::string& line : done.bad_images)
       if (bad_images_.add(line)) progress.say(line);
     stop_if_data_is_bad();
-    stop_if_diverged(done.step, done.report, progress);
+    const std::optional<Trainer::Finished> next = done.report.healthy ? std::nullopt : take_bad_step(done, progress);
+    if (done.report.healthy) bad_steps_ = 0;
     const StepPlan plan = trainer_.plan().at(config_, done.step);
     const bool logged = plan.with_statistics || plan.last_of_epoch;
     if (logged) log(done, plan, progress);
     progress.show(done.step, trainer_.plan().epoch_of(done.step + 1), done.report, plan.scalars.learning_rate,
                   trainer_.seconds_waited(), logged, name_of(diagnosis_.verdict));
+    if (next) take(*next, progress);
   }
 
   bool must_stop() const { return diagnosis_.verdict == Verdict::collapsing && stops_on_collapse(config_); }
@@ -177,14 +204,29 @@ class Session {
                         "; mend or remove the images and delete the list, or allow a larger share, to go on from there"));
   }
 
-  void stop_if_diverged(int64_t step, const StepReport& report, ProgressLine& progress) {
-    bad_steps_ = report.healthy ? 0 : bad_steps_ + 1;
-    if (report.healthy) return;
-    progress.say(str("step ", step, ": loss or a gradient is not finite (loss ", report.loss, "); the step changed nothing"));
-    if (bad_steps_ <= config_.max_bad_steps) return;
-    trainer_.save(checkpoint_);
-    throw DivergedError(str("training diverged: step ", step, " has a non-finite loss or gradient; the state without it is in ",
-                            checkpoint_, "; a smaller --lr or longer --warmup-epochs may help"));
+  /// Keeps what `train --replay` needs of the first of bad steps, and ends the run after too many. Returns the step after it, if a GPU had
+  /// begun that.
+  std::optional<Trainer::Finished> take_bad_step(const Trainer::Finished& bad, ProgressLine& progress) {
+    const int64_t step = bad.step;
+    progress.say(str("step ", step, ": loss or a gradient is not finite (loss ", bad.report.loss, "); the step changed nothing"));
+    std::optional<Trainer::Finished> next = trainer_.finish();
+    if (bad_steps_++ == 0) keep_bad_step(bad, !next || !next->report.healthy, progress);
+    if (bad_steps_ > config_.max_bad_steps) {
+      trainer_.save(checkpoint_);
+      throw DivergedError(str("training diverged: step ", step, " has a non-finite loss or gradient, and dino_engine train --out ", config_.out, " --replay ", step,
+                              " shows where; the state without it is in ", checkpoint_, "; a smaller --lr or longer --warmup-epochs may help"));
+    }
+    return next;
+  }
+
+  /// A run that cannot tell more of a bad step ends as it would have.
+  void keep_bad_step(const Trainer::Finished& bad, bool unchanged, ProgressLine& progress) {
+    try {
+      write_bad_step(trainer_, dataset_, bad, unchanged);
+      progress.say(str("step ", bad.step, " is described in ", (fs::path(config_.out) / kBadStepFile).string()));
+    } catch (const Error& error) {
+      progress.say(error.what());
+    }
   }
 
   void log(const Trainer::Finished& done, const StepPlan& plan, ProgressLine& progress) {
@@ -274,6 +316,7 @@ class Session {
   }
 
   const TrainConfig config_;
+  const Dataset& dataset_;
   Trainer trainer_;
   BadImages bad_images_;
   std::string checkpoint_;
@@ -291,12 +334,12 @@ class Session {
 
 int run_session(const TrainConfig& asked, bool every_step) {
   check_config(asked);
+  check_run_folder(asked.out);
   TrainConfig config = with_precision(asked);
   const std::unique_ptr<Dataset> dataset = open_settled(config);
   std::fprintf(stderr, "%zu images in %s\n", dataset->size(), config.data.c_str());
   const RunPlan plan(config, static_cast<int64_t>(dataset->size()));
   preflight(config, *dataset, plan);
-  make_run_folder(config.out);
   Session session(config, *dataset);
   const int exit_code = session.run(every_step);
   session.report_memory();

@@ -26,28 +26,47 @@ std::vector<Tensor> all_crops(const Crops& crops) {
 
 Mode training_on(const Crops& crops) { return {.training = true, .crops = &crops.images}; }
 
+void show(const TrainingState& state, const char* what, const Tensor& values) {
+  if (state.watch && values.defined()) (*state.watch)(what, values);
+}
+
+void show_gradients(const TrainingState& state) {
+  if (!state.watch) return;
+  const ParameterStore& parameters = state.student.parameters();
+  for (const int index : state.optimizer.tensors())
+    if (const View gradient = parameters.grad(index)->value(); gradient.defined())
+      (*state.watch)("gradient of " + parameters.entries()[static_cast<size_t>(index)].name, Tensor(gradient, nullptr));
+}
+
 /// `features` are those of a backbone that ran before, or undefined. The logits are as large as all prototypes times all
 /// crops: only the tape holds them when this returns, until backward is through with them.
 Tensor student_loss(const TrainingState& state, const Crops& crops, Tensor features, Tensor targets) {
   const Mode mode = training_on(crops);
   if (!features.defined()) features = state.student.features(state.context, all_crops(crops), mode);
+  show(state, "student features", features);
   const Tensor logits = state.student.logits(state.context, features, mode);
+  show(state, "student logits", logits);
   return state.loss(state.context, logits, targets, logits.shape()[0] / crops.images.images);
 }
 
 }  // namespace
 
 StepResult train_step(TrainingState state, std::span<const Crops> micro_batches, const StepPlan& plan) {
-  auto& [context, student, teacher, loss, optimizer] = state;
+  auto& [context, student, teacher, loss, optimizer, watch] = state;
   student.parameters().reset_gradients();
 
   const auto parts = static_cast<double>(micro_batches.size());
   Tensor total_loss, logit_sums, all_targets, all_features;
   int64_t teacher_rows = 0;
   for (const Crops& crops : micro_batches) {
+    show(state, "global crops", crops.globals);
+    show(state, "local crops", crops.locals);
     Tensor features = teacher.features(context, crops.globals);
     Tensor teacher_logits = teacher.logits(context, features);
     Tensor targets = loss.targets(context, teacher_logits);
+    show(state, "teacher features", features);
+    show(state, "teacher logits", teacher_logits);
+    show(state, "targets", targets);
     if (plan.with_statistics) all_targets = stack(context, all_targets, targets);
     if (plan.with_statistics && rows_of(all_features) < kFeatureRows) all_features = stack(context, all_features, features);
     features = {};
@@ -60,10 +79,12 @@ StepResult train_step(TrainingState state, std::span<const Crops> micro_batches,
     if (plan.backbone_frozen) still = student.features(context, all_crops(crops), training_on(crops));
     Tape tape(context);
     const Tensor part_loss = student_loss(state, crops, std::move(still), std::move(targets));
+    show(state, "loss", part_loss);
     tape.backward(part_loss, 1 / parts);
     total_loss = sum(context, total_loss, part_loss);
   }
 
+  show_gradients(state);
   const Tensor healthy = optimizer.check_health(context, student.parameters(), total_loss, plan.last_layer_frozen);
   teacher.before_update(context, student, healthy);
   optimizer.update(context, student.parameters(), healthy, teacher.averaged());

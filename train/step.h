@@ -1,8 +1,10 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <limits>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "train/feature_statistics.h"
@@ -12,6 +14,9 @@
 
 namespace dino {
 
+/// Sees what a step computes, in the order in which it is computed: what it is, and its values. Micro-batches bring the same names again.
+using StepWatch = std::function<void(const std::string& what, const Tensor& values)>;
+
 /// Everything that one training step reads and changes.
 struct TrainingState {
   Context& context;
@@ -19,6 +24,7 @@ struct TrainingState {
   Teacher& teacher;
   DinoLoss& loss;
   Optimizer& optimizer;
+  const StepWatch* watch = nullptr;  ///< see train/replay.h; a step that is watched waits for the GPU
 };
 
 /// The crops of one micro-batch as NHWC tensors, crop-major.

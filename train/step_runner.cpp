@@ -158,6 +158,7 @@ void StepRunner::run_eagerly(const StepPlan& plan) {
 }
 
 void StepRunner::run_on_gpu(const Kind& kind, const StepPlan& plan) {
+  if (state_.watch) return run_eagerly(plan);  // a graph shows nothing
   CudaStream& stream = state_.context.cuda();
   // The first run loads libraries and finds out how much scratch memory is needed, which cannot be recorded.
   const bool first = runs_[kind]++ == 0;

@@ -42,6 +42,9 @@ class StepRunner {
   /// Waits for the step that was started last and tells about it, if nobody was told yet.
   std::optional<Finished> finish();
 
+  /// Shows what later steps compute to `watch`, which must outlive them; null: to nobody.
+  void watch(const StepWatch* watch) { state_.watch = watch; }
+
   /// Most memory that steps used at one time, in bytes.
   size_t peak_bytes() const;
   /// Kernels in the graph that was recorded last; 0 if there is none.

@@ -115,15 +115,16 @@ std::vector<Crops> Trainer::micro_batches(const Batch& batch) {
 
 std::optional<Trainer::Finished> Trainer::tell(std::optional<StepRunner::Finished> finished) {
   if (!finished) return std::nullopt;
-  auto bad = bad_images_.extract(finished->step);
-  return Finished{finished->step, finished->report, std::move(bad.mapped())};
+  Finished told = std::move(started_.extract(finished->step).mapped());
+  told.report = finished->report;
+  return told;
 }
 
 std::optional<Trainer::Finished> Trainer::advance() {
   check(step_ < plan_.total_steps, "train: the schedule ends at step ", plan_.total_steps);
   if (!loader_) start_loader();
   Batch batch = loader_->next();
-  bad_images_[step_] = std::move(batch.bad);
+  started_[step_] = {step_, {}, std::move(batch.bad), batch.samples};
   const StepPlan now = plan_.at(config_, step_);
   auto finished = renders_on_device() ? runner_.start(batch.images, rendering(), now)
                                                     : runner_.start(micro_batches(batch), now);
@@ -139,7 +140,7 @@ StepReport Trainer::train_step() {
   return (later ? later : now)->report;
 }
 
-void Trainer::save(const std::string& path) { save_checkpoint(path, state(), step_, recorded_config(config_)); }
+void Trainer::save(const std::string& path, int64_t step) { save_checkpoint(path, state(), step, recorded_config(config_)); }
 
 void Trainer::load(const std::string& path) {
   finish();

@@ -37,6 +37,7 @@ class Trainer {
     int64_t step;
     StepReport report;
     std::vector<std::string> bad_images;  ///< that could not be read and were replaced: one line each
+    std::vector<size_t> samples;          ///< [batch] which images of the dataset the step saw
   };
 
   /// Loads the next batch and starts to train on it. Tells about the last step that is done: this one on the CPU, the one
@@ -53,8 +54,13 @@ class Trainer {
   const StepRunner& runner() const { return runner_; }
   double seconds_waited() const { return loader_ ? loader_->seconds_waited() : 0; }
 
+  /// Shows what later steps compute to `watch`; see StepRunner.
+  void watch(const StepWatch* watch) { runner_.watch(watch); }
+
   /// Writes or restores the state; see train/checkpoint.h. Restoring also moves the loader.
-  void save(const std::string& path);
+  void save(const std::string& path) { save(path, step_); }
+  /// The same as the state before `step`, for steps that changed nothing.
+  void save(const std::string& path, int64_t step);
   void load(const std::string& path);
 
  private:
@@ -76,7 +82,7 @@ class Trainer {
   StepRunner runner_;
   std::unique_ptr<Loader> loader_;
   int64_t step_ = 0;
-  std::map<int64_t, std::vector<std::string>> bad_images_;  // of steps that nobody was told about yet
+  std::map<int64_t, Finished> started_;  // steps that nobody was told about yet, without their reports
 };
 
 }  // namespace dino

@@ -104,11 +104,11 @@ TEST_CASE("plan refuses what train would refuse, before it looks at images") {
     CHECK_THAT(outcome.err, Catch::Contains(message));
   };
   refused("--batch-size 13", 2, "use --batch-size 12");
-  refused("--batch-size 0", 2, "at least 1");
+  refused("--batch-size 0", 2, "between 1 and");
   refused("--warmup-epochs 4", 2, "use --warmup-epochs 0.3");
   refused("--warmup-teacher-temp-epochs 4", 2, "up to --epochs 3");
   refused("--epochs 0", 2, "use --epochs 1");
-  refused("--epochs 1e300", 2, "fewer");
+  refused("--epochs 1e300", 2, "between 0 and 1e+15");
   refused("--accumulate 3", 2, "use --accumulate 2");
   refused("--patch-size 12", 2, "use --patch-size 8");
   refused("--teacher-temp 0", 2, "such as 0.04");

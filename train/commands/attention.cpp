@@ -7,6 +7,7 @@
 #include "train/commands/commands.h"
 #include "train/commands/network_options.h"
 #include "train/evaluate/attention_maps.h"
+#include "train/json_text.h"
 
 namespace dino {
 namespace {
@@ -21,10 +22,6 @@ struct Options {
 void draw(const Options& options) {
   check<UsageError>(options.size.size() == 1 || options.size.size() == 2,
                     "--image-size takes one or two numbers");
-  for (int side : options.size)
-    check<UsageError>(side > 0 && side <= 8192, "--image-size must be in [1, 8192]; got ", side);
-  check<UsageError>(options.threshold >= 0 && options.threshold < 1, "--threshold must be in [0, 1); got ",
-                    options.threshold);
   Context context = options.network.make_context();
   LoadedBackbone network = options.network.load_network();
   const auto* vit = std::get_if<VisionTransformer>(&network.backbone);
@@ -40,11 +37,8 @@ void draw(const Options& options) {
   const std::vector<std::string> files =
       save_attention(options.out, prepared, maps, patch, options.threshold);
   if (options.network.json)
-    std::cout << nlohmann::json{{"files", files},
-                                {"heads", maps.heads},
-                                {"rows", maps.rows},
-                                {"cols", maps.cols}}
-                     .dump()
+    std::cout << json_text(nlohmann::json{
+                     {"files", files}, {"heads", maps.heads}, {"rows", maps.rows}, {"cols", maps.cols}})
               << '\n';
   else
     for (const std::string& file : files) std::cout << file << '\n';

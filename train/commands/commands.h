@@ -19,6 +19,10 @@ void add_info_command(CLI::App& parent);
 /// `completion` and `manual`, which print what the commands of `parent` say of themselves; they come last.
 void add_manual_commands(CLI::App& parent);
 
+/// Lets every option of `parent` and of the commands below it that is a number take only what train/limits.h
+/// allows.
+void limit_numbers(CLI::App& parent);
+
 /// The commands under `eval`, for `add_eval_commands`.
 void add_eval_knn_command(CLI::App& eval);
 void add_eval_linear_command(CLI::App& eval);

@@ -2,9 +2,12 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "engine/atomic_file.h"
 #include "engine/safetensors.h"
 #include "models/checkpoint_names.h"
 #include "train/commands/commands.h"
+#include "train/json_text.h"
+#include "train/limits.h"
 
 namespace dino {
 namespace {
@@ -31,7 +34,8 @@ TensorFile with_head(const std::vector<NamedTensor>& tensors) {
 
 void convert(const Options& options) {
   check<UsageError>(options.out.ends_with(".safetensors"),
-                    "convert: the output must end in .safetensors; got ", options.out);
+                    "convert: the output must end in .safetensors; got ", shown_value(options.out));
+  check_writable(options.out);
   check<UsageError>(!options.full || options.style == "reference",
                     "--full needs --to reference: ", options.style, " has no names for a projection head");
   const WeightsFile weights = load_weights(options.in, options.checkpoint_key);
@@ -45,12 +49,11 @@ void convert(const Options& options) {
     file.metadata.insert(*config);
   save_safetensors(options.out, file);
   if (options.json)
-    std::cout << nlohmann::json{{"out", options.out},
-                                {"from", weights.style},
-                                {"to", options.style},
-                                {"tensors", kept.size()},
-                                {"of", all.size()}}
-                     .dump()
+    std::cout << json_text(nlohmann::json{{"out", options.out},
+                                          {"from", weights.style},
+                                          {"to", options.style},
+                                          {"tensors", kept.size()},
+                                          {"of", all.size()}})
               << '\n';
   else
     std::cout << options.out << ": " << kept.size() << " of " << all.size() << " tensors, " << weights.style

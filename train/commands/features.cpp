@@ -9,6 +9,8 @@
 #include "train/commands/commands.h"
 #include "train/commands/network_options.h"
 #include "train/evaluate/knn.h"
+#include "train/json_text.h"
+#include "train/limits.h"
 
 namespace dino {
 namespace {
@@ -38,10 +40,14 @@ nlohmann::json description(const Options& options, const FeatureConfig& config, 
 }
 
 void extract(const Options& options) {
-  check<UsageError>(options.out.ends_with(".npy"), "--out must end in .npy; got ", options.out);
+  check<UsageError>(options.out.ends_with(".npy"), "--out must end in .npy; got ", shown_value(options.out));
   const std::filesystem::path folder = std::filesystem::path(options.out).parent_path();
-  check<UsageError>(folder.empty() || std::filesystem::is_directory(folder), "--out ", options.out,
-                    ": its folder does not exist");
+  std::error_code unknown;
+  check<UsageError>(folder.empty() || std::filesystem::is_directory(folder, unknown), "--out ",
+                    shown_value(options.out), ": its folder does not exist");
+  const std::string beside = std::filesystem::path(options.out).replace_extension(".json").string();
+  check_writable(options.out);
+  check_writable(beside);
   Context context = options.network.make_context();
   LoadedBackbone network = options.network.load_network();
   FeatureConfig config = options.network.feature_config(network.recipe);
@@ -57,16 +63,14 @@ void extract(const Options& options) {
   check_features(set, options.data, notes);
   log_lines("note: ", notes);
 
-  const std::string beside = std::filesystem::path(options.out).replace_extension(".json").string();
   save_npy(options.out, set.values, {set.images, set.dim});
-  write_file(beside, {bytes_of_text(description(options, config, set).dump() + "\n")});
+  write_file(beside, {bytes_of_text(json_text(description(options, config, set)) + "\n")});
   if (options.network.json)
-    std::cout << nlohmann::json{{"features", options.out},
-                                {"description", beside},
-                                {"images", set.images},
-                                {"dim", set.dim},
-                                {"skipped", set.failed.size()}}
-                     .dump()
+    std::cout << json_text(nlohmann::json{{"features", options.out},
+                                          {"description", beside},
+                                          {"images", set.images},
+                                          {"dim", set.dim},
+                                          {"skipped", set.failed.size()}})
               << '\n';
   else
     std::cout << options.out << ": " << set.images << " x " << set.dim << ", " << set.failed.size()

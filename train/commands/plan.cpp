@@ -9,6 +9,7 @@
 #include "train/commands/commands.h"
 #include "train/commands/train_request.h"
 #include "train/image_settings.h"
+#include "train/json_text.h"
 #include "train/preflight.h"
 
 namespace dino {
@@ -267,7 +268,7 @@ void add_plan_command(CLI::App& parent) {
     request->resolve();
     const Preview view = preview(request->config, !*no_timing);
     if (*json_wanted) {
-      std::printf("%s\n", as_json(view).dump(-1, ' ', false, json::error_handler_t::replace).c_str());
+      std::printf("%s\n", json_text(as_json(view)).c_str());
     } else {
       print_data(view);
       print_run(view);

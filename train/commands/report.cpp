@@ -6,6 +6,7 @@
 #include "engine/atomic_file.h"
 #include "train/commands/commands.h"
 #include "train/information.h"
+#include "train/json_text.h"
 #include "train/report/report.h"
 
 namespace dino {
@@ -46,18 +47,20 @@ void add_pictures(const Options& options, const RunRecord& run, ReportExtras& ex
 }
 
 void make_report(const Options& options) {
-  check<UsageError>(options.images >= 0 && options.images <= 24, "--images must be in [0, 24]; got ", options.images);
   RunRecord run = read_run(options.run);
+  const std::string out =
+      options.out.empty() ? (std::filesystem::path(options.run) / "report.html").string() : options.out;
+  check_writable(out);
   if (!options.data.empty()) run.config.data = options.data;
   const nlohmann::json machine = build_and_machine();
   ReportExtras extras{{}, {}, machine};
   add_pictures(options, run, extras);
   for (const std::string& note : extras.notes) std::cerr << "note: " << note << '\n';
-  const std::string out = options.out.empty() ? (std::filesystem::path(options.run) / "report.html").string() : options.out;
   const std::string html = report_html(run, extras);
   write_file(out, {bytes_of_text(html)});
   if (options.json)
-    std::cout << nlohmann::json{{"report", out}, {"bytes", html.size()}, {"notes", extras.notes}}.dump() << '\n';
+    std::cout << json_text(nlohmann::json{{"report", out}, {"bytes", html.size()}, {"notes", extras.notes}})
+              << '\n';
   else
     std::cout << out << '\n';
 }

@@ -33,7 +33,9 @@ void add_option(CLI::App& command, TrainRequest& request, Option& option) {
   auto* added = command.add_option_function<std::vector<std::string>>(
       names, [&request, &option](const std::vector<std::string>& values) { request.flags.emplace_back(&option, joined(values)); },
       option.help + default_text(option));
-  added->group(option.group)->expected(option.truth_value ? 0 : 1, option.max_values);
+  added->group(option.group)
+      ->expected(option.truth_value ? 0 : 1, option.max_values)
+      ->allow_extra_args(false);
   if (option.truth_value) added->default_str("true");  // what the bare flag means
   // A flag that is given twice counts as it was given last, as in the reference implementation.
   if (option.max_values <= 2) added->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);

@@ -9,6 +9,7 @@
 #include "augment/geometry.h"
 #include "augment/image_kind.h"
 #include "augment/recipe.h"
+#include "engine/atomic_file.h"
 #include "engine/npy.h"
 #include "train/png.h"
 
@@ -122,7 +123,9 @@ std::vector<std::string> save_attention(const std::string& folder, const Prepare
                                         const AttentionMaps& maps, int patch, double threshold) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
-  check(!error, folder, ": cannot create the folder: ", error.message());
+  check<UsageError>(!error && !folder.empty(), "--out ", folder, ": cannot create the folder",
+                    error ? ": " + error.message() : std::string());
+  check_writable((std::filesystem::path(folder) / "img.png").string());
   std::vector<std::string> paths;
   const auto path = [&](const std::string& name) {
     return paths.emplace_back((std::filesystem::path(folder) / name).string());

@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "train/json_text.h"
+#include "train/limits.h"
 #include "train/options.h"
 
 namespace dino {
@@ -31,15 +33,17 @@ std::vector<nlohmann::json> read_log(const std::string& path) {
 /// checkpoint0000.safetensors, …, and checkpoint.safetensors last.
 std::vector<std::string> checkpoints(const std::string& folder) {
   std::vector<std::string> kept;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
     const std::string number = name.starts_with("checkpoint") ? name.substr(10, name.find('.') - 10) : "";
-    if (!number.empty() && name.ends_with(".safetensors") && std::all_of(number.begin(), number.end(), ::isdigit))
-      kept.push_back(entry.path().string());
+    if (!number.empty() && name.ends_with(".safetensors") &&
+        std::all_of(number.begin(), number.end(), ::isdigit))
+      kept.push_back(entry->path().string());
   }
   std::sort(kept.begin(), kept.end());
   const std::string last = (fs::path(folder) / "checkpoint.safetensors").string();
-  if (fs::exists(last)) kept.push_back(last);
+  if (fs::exists(last, error)) kept.push_back(last);
   return kept;
 }
 
@@ -56,16 +60,18 @@ std::vector<std::pair<double, double>> RunRecord::values(const std::string& key)
 }
 
 RunRecord read_run(const std::string& folder) {
-  check<DataError>(fs::is_directory(folder), "--run ", folder, ": is not a folder; give the --out of a `train`");
+  std::error_code unknown;
+  check<DataError>(fs::is_directory(folder, unknown), "--run ", shown_value(folder),
+                   ": is not a folder; give the --out of a `train`");
   RunRecord run;
   run.folder = folder;
   const std::string config = (fs::path(folder) / "config.json").string();
-  check<DataError>(fs::exists(config), config, ": does not exist; `train --out ", folder, "` writes it");
+  check<DataError>(fs::exists(config, unknown), config, ": does not exist; `train --out ", folder,
+                   "` writes it");
   std::vector<Option> options = options_of(run.config);
   read_config_file(config, options);
   run.options = to_json(options);
-  std::ifstream machine(fs::path(folder) / "machine.json");
-  run.machine = nlohmann::json::parse(machine, nullptr, false);
+  run.machine = json_in((fs::path(folder) / "machine.json").string());
   run.log = read_log((fs::path(folder) / "log.jsonl").string());
   run.weights = checkpoints(folder);
   return run;
