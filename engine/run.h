@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <memory>
@@ -49,6 +50,10 @@ class Context {
   /// Copies to a dense tensor from host memory that may change right after, in order with the ops; on a GPU without waiting.
   void upload(const void* from, const Tensor& to);
 
+  /// While a step is only planned: the largest scratch memory that one op would take on the host, in bytes.
+  size_t planned_scratch() const { return planned_scratch_; }
+  void plan_scratch(size_t bytes) { planned_scratch_ = std::max(planned_scratch_, bytes); }
+
   /// Until the next call, new tensors of a device other than the CPU lie in `arena` (null: the context's own): how the
   /// memory of a recorded graph is kept apart.
   void use_arena(Arena* arena) { device_arena_ = arena ? arena : own_device_arena_.get(); }
@@ -63,6 +68,7 @@ class Context {
   Arena* device_arena_ = nullptr;
   std::map<std::tuple<double, Dtype, Device>, Tensor> constants_;
   Tape* tape_ = nullptr;
+  size_t planned_scratch_ = 0;
 };
 
 /// The device that `name` stands for: cpu, cuda, or auto (a GPU if one can be used). Throws UsageError for other names, and
@@ -178,6 +184,8 @@ OutputsOf<O> run(Context& context, const O& op, std::span<const Tensor> given, O
     out[i] = outputs[i].view();
   }
   detail::on_stream(context, device, [&](auto& stream) { forward_on(op, stream, in, out); });
+  if constexpr (requires { op.host_scratch(specs); })
+    if (device == Device::plan) context.plan_scratch(op.host_scratch(specs));
   if constexpr (DifferentiableOp<O>) {
     bool wanted = false;
     for (size_t i = 0; i < inputs.size(); ++i) wanted = wanted || ((O::kDifferentiable >> i & 1) && inputs[i].grad());

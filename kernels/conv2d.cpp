@@ -337,6 +337,12 @@ void Conv2d::backward(CpuStream& stream, std::span<const View> in, std::span<con
   });
 }
 
+size_t Conv2d::host_scratch(std::span<const Spec> in) const {
+  const Geometry g = geometry(*this, in[x].shape, infer(in)[y].shape);
+  const int64_t size = chunk_images(Pass::weight, g), chunks = (g.images + size - 1) / size;
+  return static_cast<size_t>((chunks + 1) * in[weight].shape.count()) * sizeof(float);
+}
+
 double Conv2d::flops(std::span<const Spec> in) const {
   return 2.0 * static_cast<double>(infer(in)[y].shape.count()) *
          static_cast<double>(in[weight].shape.count() / in[weight].shape[0]);

@@ -36,6 +36,8 @@ struct Conv2d {
   static std::vector<Case<Conv2d>> cases(Tiny);
   static std::vector<Case<Conv2d>> cases(Real);
   double flops(std::span<const Spec> in) const;
+  /// The most that backward takes on the host besides its inputs and outputs, in bytes.
+  size_t host_scratch(std::span<const Spec> in) const;
 };
 
 }  // namespace dino

@@ -85,6 +85,10 @@ void Linear::backward(CpuStream& stream, std::span<const View> in, std::span<con
   if (db.wanted()) column_sums(stream, dout[y], db.view, db.mode);
 }
 
+size_t Linear::host_scratch(std::span<const Spec> in) const {
+  return products_scratch(in[x].shape.rows(), in[weight].shape[1], in[weight].shape[0], in[x].dtype);
+}
+
 double Linear::flops(std::span<const Spec> in) const {
   return 2.0 * static_cast<double>(in[x].shape.count()) * static_cast<double>(in[weight].shape[0]);
 }

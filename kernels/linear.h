@@ -32,6 +32,8 @@ struct Linear {
   static std::vector<Case<Linear>> cases(Tiny);
   static std::vector<Case<Linear>> cases(Real);
   double flops(std::span<const Spec> in) const;
+  /// The most that forward and backward take on the host besides their inputs and outputs, in bytes.
+  size_t host_scratch(std::span<const Spec> in) const;
 };
 
 }  // namespace dino

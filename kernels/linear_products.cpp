@@ -13,6 +13,9 @@
 namespace dino {
 namespace {
 
+/// From about so many rows on, packing a weight costs less than it gains.
+constexpr int64_t kPackedRows = 1024;
+
 using Tag = dnnl::memory::format_tag;
 using Type = dnnl::memory::data_type;
 
@@ -155,8 +158,6 @@ class RowProducts {
   }
 
  private:
-  /// From about so many rows on, packing a weight costs less than it gains.
-  static constexpr int64_t kPackedRows = 1024;
   /// Columns of a weight that one thread packs.
   static constexpr int64_t kPackedCols = 512;
 
@@ -191,12 +192,14 @@ class RowProducts {
 
   void run_packed() {
     // Primitives of other row counts may want another layout, so the first one's is for the full pieces only.
-    const size_t slice = (matmul(0, 0).weight.get_size() + 63) / 64 * 64;
+    size_t slice = 0;
+    for (const int64_t row : {int64_t{0}, rows_.count - 1})
+      for (const int64_t col : {int64_t{0}, cols_.count - 1}) slice = std::max(slice, (matmul(row, col).weight.get_size() + 63) / 64 * 64);
     const bool other_last = matmul(rows_.count - 1, 0).weight != matmul(0, 0).weight;
     const int64_t layouts = other_last ? 2 : 1;
-    std::byte* packed = stream_.shared_scratch(slice * 2 * static_cast<size_t>(cols_.count * layouts));
+    std::byte* packed = stream_.shared_scratch(slice * static_cast<size_t>(cols_.count * layouts));
     const auto place = [&](int64_t layout, int64_t col) {
-      return packed + slice * 2 * static_cast<size_t>(layout * cols_.count + col);
+      return packed + slice * static_cast<size_t>(layout * cols_.count + col);
     };
     stream_.pool().parallel(cols_.count * layouts, [&](int64_t piece, int) {
       const int64_t col = piece % cols_.count, layout = piece / cols_.count;
@@ -242,8 +245,16 @@ class RowProducts {
   Cut rows_, cols_;
 };
 
+ColumnPieces f32_columns(const View& a) { return {a, 96, 2048, 24}; }
+
+/// Tiles of columns are copied to be dense; long sums have enough parts without tiles.
+ColumnPieces bf16_columns(const View& a) {
+  constexpr int64_t kLongSum = 8192;
+  return {a, a.rows() >= kLongSum ? a.cols() : 192, 512, 24};
+}
+
 void columns_f32(CpuStream& stream, const View& a, const View& b, const View& result, bool add) {
-  const ColumnPieces pieces(a, 96, 2048, 24);
+  const ColumnPieces pieces = f32_columns(a);
   sum_parts(stream, pieces, result, add, [&](int64_t tile, int64_t part, Matrix<float> to, int) {
     const int64_t row = pieces.parts.begin(part);
     gemm_serial(pieces.tiles.length(tile), b.cols(), pieces.parts.length(part), 1.0f,
@@ -251,8 +262,6 @@ void columns_f32(CpuStream& stream, const View& a, const View& b, const View& re
                 {b.row<float>(row), b.row_stride}, 0.0f, to);
   });
 }
-
-constexpr int64_t kLongSum = 8192;
 
 /// Dense copy of a part of a matrix in bf16, or the part itself if its rows are dense.
 std::byte* dense_part(const View& x, int64_t row, int64_t rows, int64_t col, int64_t cols, std::byte* copy) {
@@ -265,8 +274,7 @@ std::byte* dense_part(const View& x, int64_t row, int64_t rows, int64_t col, int
 
 void columns_bf16(CpuStream& stream, const View& a, const View& b, const View& result, bool add) {
   auto& primitives = stream.cache<Primitives>();
-  // Tiles of columns are copied to be dense; long sums have enough parts without tiles.
-  const ColumnPieces pieces(a, a.rows() >= kLongSum ? a.cols() : 192, 512, 24);
+  const ColumnPieces pieces = bf16_columns(a);
   const int64_t n = b.cols();
   const auto find = [&](int64_t tile, int64_t part) -> const Columns& {
     return primitives.find(ColumnsKey{pieces.parts.length(part), pieces.tiles.length(tile), n});
@@ -313,6 +321,14 @@ void multiply_rows(CpuStream& stream, const View& x, const View& weight, bool tr
   if (y.count() == 0) return;
   if (pairs::multiplies_rows(x, weight, transposed, y)) return pairs::multiply_rows(stream, x, weight, transposed, bias, y, add);
   with_errors_named([&] { RowProducts(stream, x, weight, transposed, bias, y, add).run(); });
+}
+
+size_t products_scratch(int64_t rows, int64_t k, int64_t n, Dtype dtype) {
+  const View dy(nullptr, dtype, Shape{rows, n});
+  const int64_t parts = (dtype == Dtype::bf16 ? bf16_columns(dy) : f32_columns(dy)).parts.count;
+  const size_t sums = parts > 1 ? static_cast<size_t>(parts * n * k) * sizeof(float) : 0;
+  const size_t packed = rows >= kPackedRows ? static_cast<size_t>(n * k) * bytes_of(dtype) : 0;
+  return std::max(sums, packed);
 }
 
 void multiply_columns(CpuStream& stream, const View& a, const View& b, const View& result, bool add) {

@@ -19,6 +19,9 @@ bool multiplies_bf16_natively();
 void multiply_rows(CpuStream& stream, const View& x, const View& weight, bool transposed, const View& bias,
                    const View& y, bool add);
 
+/// The most scratch memory that y = x [rows, k] · weightᵀ [k, n], and its two gradients take, in bytes.
+size_t products_scratch(int64_t rows, int64_t k, int64_t n, Dtype dtype);
+
 /// result [m, n] (f32) = or += aᵀ · b, summed over the rows of a [rows, m] and b [rows, n].
 void multiply_columns(CpuStream& stream, const View& a, const View& b, const View& result, bool add);
 

@@ -79,6 +79,7 @@ MemoryPlan plan_memory(const TrainConfig& config) {
   memory.step = used.peak_bytes() - (on_host ? memory.state : 0);
   memory.gaps = used.extent_bytes() - used.peak_bytes();
   context.use_arena(nullptr);
+  if (on_host) memory.scratch = context.planned_scratch();
   if (on_host) return memory;
   const size_t before = context.arena().used_bytes();
   std::vector<Tensor> mailbox;  // the copy of the results that the host reads

@@ -130,7 +130,7 @@ void check_disk(const TrainConfig& config, const DiskNeed& need, uint64_t free) 
 std::string memory_text(const TrainConfig& config, const MemoryPlan& plan) {
   const std::string parts =
       str("parameters and gradients ", size_text(plan.parameters), ", optimizer ", size_text(plan.state), ", crops ", size_text(plan.crops),
-          ", activations ", size_text(plan.step + plan.gaps), plan.process ? str(", program and data ", size_text(plan.process)) : std::string());
+          ", activations ", size_text(plan.step + plan.gaps), plan.scratch ? str(", inside of ops ", size_text(plan.scratch)) : std::string(), plan.process ? str(", program and data ", size_text(plan.process)) : std::string());
   if (placement(config).device == Device::cpu) {
     const uint64_t all = memory_of_host("MemTotal") + memory_of_host("SwapTotal"),
                    available = memory_of_host("MemAvailable");
