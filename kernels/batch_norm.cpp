@@ -92,7 +92,7 @@ void forward_all(const BatchNorm& op, CpuStream& stream, std::span<const View> i
       channels::scale_shift(x.row<T>(row), mean, scale.data(), scale.data() + channels,
                             residual.defined() ? residual.row<T>(row) : nullptr, count, channels, target);
       if (op.activation == Activation::relu) rows::relu(target, target, count * channels);
-      if (op.activation == Activation::gelu) rows::gelu(target, target, count * channels);
+      if (is_gelu(op.activation)) rows::gelu(op.activation, target, target, count * channels);
     });
   });
 }
@@ -128,7 +128,7 @@ struct Backward {
       const View& residual = in[BatchNorm::residual];
       channels::scale_shift(x.row<T>(row), mean, scale.data(), scale.data() + channels,
                             residual.defined() ? residual.row<T>(row) : nullptr, count, channels, g + n);
-      rows::gelu_backward(g + n, dy.row<T>(row), g, n, false);
+      rows::gelu_backward(op.activation, g + n, dy.row<T>(row), g, n, false);
     }
     return g;
   }
@@ -212,7 +212,7 @@ std::vector<Spec> BatchNorm::infer(std::span<const Spec> in) const {
 }
 
 Keep BatchNorm::keep() const {
-  const bool again = activation == Activation::gelu;  // its argument is computed a second time
+  const bool again = is_gelu(activation);  // its argument is computed a second time
   return {bit(x) | bit(gamma) | (again ? bit(beta) | bit(residual) : 0),
           bit(mean) | bit(rstd) | (activation == Activation::relu ? bit(y) : 0)};
 }
@@ -244,7 +244,9 @@ std::vector<Case<BatchNorm>> BatchNorm::cases(Tiny) {
           norm_case({70, 4200}, true, gelu, true, true),
           norm_case({9, 8}, true, gelu, true, true),
           norm_case({300, 32}, true, none, true, true),
-          norm_case({5, 48}, false, gelu)};
+          norm_case({5, 48}, false, gelu),
+          norm_case({9, 8}, true, gelu_tanh, true, true),
+          norm_case({11, 3}, false, gelu_tanh)};
 }
 
 std::vector<Case<BatchNorm>> BatchNorm::cases(Real) {

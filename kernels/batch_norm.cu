@@ -1,4 +1,5 @@
 #include "kernels/batch_norm.cuh"
+#include "kernels/gelu.cuh"
 
 // Forward reads x twice: for the statistics, and to normalise it.
 namespace dino {
@@ -42,10 +43,13 @@ __global__ void __launch_bounds__(kThreads) sum_moments(Cut cut, const T* x, flo
 __global__ void __launch_bounds__(kTailColumns* kTailGroups)
     finish_moments(Cut cut, const float* moments, float eps, float* mean, float* var, float* rstd) {
   __shared__ TailSums sums;
+  __shared__ float origins[kTailColumns];
   const int64_t channel = int64_t{blockIdx.x} * kTailColumns + threadIdx.x;
   const bool exists = channel < cut.channels;
   double sum = 0, square = 0;
-  const double origin = exists ? static_cast<double>(moments[channel]) : 0;
+  if (threadIdx.y == 0) origins[threadIdx.x] = exists ? moments[channel] : 0.0f;
+  __syncthreads();
+  const double origin = static_cast<double>(origins[threadIdx.x]);
   if (exists)
 #pragma unroll 4
     for (int64_t chunk = threadIdx.y; chunk < cut.chunks; chunk += kTailGroups) {
@@ -76,7 +80,8 @@ __global__ void __launch_bounds__(kThreads)
 template <Activation kActivation>
 __device__ float activate(float x) {
   if (kActivation == Activation::relu) return x < 0 ? 0 : x;  // NaN stays NaN
-  if (kActivation == Activation::gelu) return 0.5f * x * (1 + erff(x * 0.70710678118654752f));
+  if (kActivation == Activation::gelu) return gelu(x);
+  if (kActivation == Activation::gelu_tanh) return gelu_tanh(x);
   return x;
 }
 

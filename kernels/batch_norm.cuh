@@ -203,6 +203,7 @@ void with_kernel(const BatchNorm& op, std::span<const View> values, std::span<co
     if (op.activation == none) with_pack(std::integral_constant<Activation, none>());
     if (op.activation == relu) with_pack(std::integral_constant<Activation, relu>());
     if (op.activation == gelu) with_pack(std::integral_constant<Activation, gelu>());
+    if (op.activation == gelu_tanh) with_pack(std::integral_constant<Activation, gelu_tanh>());
   });
 }
 

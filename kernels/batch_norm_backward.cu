@@ -1,4 +1,5 @@
 #include "kernels/batch_norm.cuh"
+#include "kernels/gelu.cuh"
 
 // Backward reads x and dy (and y for ReLU) twice: for sums over the rows, and for dx.
 namespace dino {
@@ -25,15 +26,13 @@ __device__ void load_gradient(const Kept<T>& kept, const Affine<N, More>& affine
 #pragma unroll
     for (int i = 0; i < N; ++i) g[i] = argument[i] > 0 ? g[i] : 0;
   }
-  if (kActivation == Activation::gelu) {
+  if (is_gelu(kActivation)) {
 #pragma unroll
     for (int i = 0; i < N; ++i) argument[i] = x[i];
     affine.apply(argument, kept.residual, at);
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-      const float a = argument[i];
-      g[i] *= 0.5f * (1 + erff(a * 0.70710678118654752f)) + a * 0.39894228040143268f * expf(-0.5f * a * a);
-    }
+    for (int i = 0; i < N; ++i)
+      g[i] *= kActivation == Activation::gelu ? gelu_slope(argument[i]) : gelu_tanh_slope(argument[i]);
   }
 }
 

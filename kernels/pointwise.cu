@@ -1,6 +1,7 @@
 #include "kernels/pointwise.h"
 
 #include "kernels/device_math.cuh"
+#include "kernels/gelu.cuh"
 #include "kernels/launch.cuh"
 
 // One pack of up to 16 bytes per thread: 2 accesses of 16 bytes forward, 3 backward, nothing read twice.
@@ -11,16 +12,11 @@ using namespace cuda;
 
 constexpr int kThreads = 256;
 
-/// x · Φ(x).
-__device__ float gelu(float x) { return 0.5f * x * (1 + erff(x * 0.70710678118654752f)); }
-
-/// Φ(x) + x · φ(x).
-__device__ float gelu_slope(float x) {
-  return 0.5f * (1 + erff(x * 0.70710678118654752f)) + x * 0.39894228040143268f * expf(-0.5f * x * x);
-}
-
 struct GeluForward {
   static __device__ float of(float x) { return gelu(x); }
+};
+struct GeluTanhForward {
+  static __device__ float of(float x) { return gelu_tanh(x); }
 };
 struct ReluForward {
   static __device__ float of(float x) { return x < 0 ? 0 : x; }  // NaN stays NaN
@@ -28,6 +24,9 @@ struct ReluForward {
 /// Gradients of x from what forward kept and dy.
 struct GeluBackward {
   static __device__ float of(float x, float dy) { return dy * gelu_slope(x); }
+};
+struct GeluTanhBackward {
+  static __device__ float of(float x, float dy) { return dy * gelu_tanh_slope(x); }
 };
 struct ReluBackward {
   static __device__ float of(float y, float dy) { return y > 0 ? dy : 0; }
@@ -99,12 +98,14 @@ void run_backward(CudaStream& stream, const char* name, const View& kept, const 
 }  // namespace pointwise_cu
 
 void Gelu::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
-  run_forward<GeluForward>(stream, "gelu", in[x], out[y]);
+  if (form == Activation::gelu) return run_forward<GeluForward>(stream, "gelu", in[x], out[y]);
+  run_forward<GeluTanhForward>(stream, "gelu", in[x], out[y]);
 }
 
 void Gelu::backward(CudaStream& stream, std::span<const View> in, std::span<const View>, std::span<const View> dout,
                     std::span<const Grad> din) const {
-  run_backward<GeluBackward>(stream, "gelu backward", in[x], dout[y], din[x]);
+  if (form == Activation::gelu) return run_backward<GeluBackward>(stream, "gelu backward", in[x], dout[y], din[x]);
+  run_backward<GeluTanhBackward>(stream, "gelu backward", in[x], dout[y], din[x]);
 }
 
 void Relu::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {

@@ -2,11 +2,13 @@
 
 #include <array>
 
+#include "kernels/activation.h"
 #include "kernels/op.h"
 
 namespace dino {
 
-/// y = x · Φ(x), the exact Gaussian error linear unit (Hendrycks, Gimpel, 2016).
+/// y = x · Φ(x), the Gaussian error linear unit, or y = x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))) / 2, which is within 5e-4 of
+/// it (Hendrycks, Gimpel, 2016).
 struct Gelu {
   static constexpr std::string_view kName = "gelu";
   static constexpr std::array<std::string_view, 1> kInputs = {"x"};
@@ -15,6 +17,8 @@ struct Gelu {
   enum Outputs { y };
   static constexpr bool kOwnBf16 = true;
   static constexpr uint32_t kDifferentiable = bit(x);
+
+  Activation form = Activation::gelu;  ///< or gelu_tanh
 
   /// x of any shape → y of the same shape.
   std::vector<Spec> infer(std::span<const Spec> in) const;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "kernels/activation.h"
 #include "kernels/bfloat16.h"
 
 namespace dino::rows {
@@ -78,6 +79,29 @@ void gelu(const double* x, double* y, int64_t n);
 void gelu_backward(const float* x, const float* dy, float* dx, int64_t n, bool add);
 void gelu_backward(const BFloat16* x, const BFloat16* dy, BFloat16* dx, int64_t n, bool add);
 void gelu_backward(const double* x, const double* dy, double* dx, int64_t n, bool add);
+
+/// √(2/π).
+inline constexpr double kGeluTanhScale = 0.79788456080286535588;
+
+/// y = x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))) / 2, its approximation of the same authors.
+void gelu_tanh(const float* x, float* y, int64_t n);
+void gelu_tanh(const BFloat16* x, BFloat16* y, int64_t n);
+void gelu_tanh(const double* x, double* y, int64_t n);
+void gelu_tanh_backward(const float* x, const float* dy, float* dx, int64_t n, bool add);
+void gelu_tanh_backward(const BFloat16* x, const BFloat16* dy, BFloat16* dx, int64_t n, bool add);
+void gelu_tanh_backward(const double* x, const double* dy, double* dx, int64_t n, bool add);
+
+/// GELU in the form that is wanted, which is gelu or gelu_tanh.
+template <class T>
+void gelu(Activation form, const T* x, T* y, int64_t n) {
+  if (form == Activation::gelu) return gelu(x, y, n);
+  gelu_tanh(x, y, n);
+}
+template <class T>
+void gelu_backward(Activation form, const T* x, const T* dy, T* dx, int64_t n, bool add) {
+  if (form == Activation::gelu) return gelu_backward(x, dy, dx, n, add);
+  gelu_tanh_backward(x, dy, dx, n, add);
+}
 
 /// y = max(x, 0); NaN stays NaN.
 void relu(const float* x, float* y, int64_t n);

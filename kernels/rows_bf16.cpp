@@ -100,4 +100,21 @@ void gelu_backward(const BFloat16* x, const BFloat16* dy, BFloat16* dx, int64_t 
   });
 }
 
+void gelu_tanh(const BFloat16* x, BFloat16* y, int64_t n) {
+  Strip strip;
+  for_strips(n, [&](int64_t begin, int64_t count) {
+    gelu_tanh(strip.of(x + begin, count), strip.values, count);
+    convert(strip.values, y + begin, count);
+  });
+}
+
+void gelu_tanh_backward(const BFloat16* x, const BFloat16* dy, BFloat16* dx, int64_t n, bool add) {
+  Strip wide_x, wide_dy, result;
+  for_strips(n, [&](int64_t begin, int64_t count) {
+    if (add) result.of(dx + begin, count);
+    gelu_tanh_backward(wide_x.of(x + begin, count), wide_dy.of(dy + begin, count), result.values, count, add);
+    convert(result.values, dx + begin, count);
+  });
+}
+
 }  // namespace dino::rows

@@ -4,7 +4,7 @@
 
 namespace dino {
 TransformerBlock TransformerBlock::declare(ParameterStore& store, const std::string& name, int64_t dim, int64_t heads,
-                                           int64_t mlp_hidden) {
+                                           int64_t mlp_hidden, Activation gelu) {
   const Init init = Init::truncated_normal(0.02);
   TransformerBlock block;  // declared in the order of the reference's checkpoints
   block.norm1 = NormLayer::declare(store, name + ".norm1", dim);
@@ -15,13 +15,14 @@ TransformerBlock TransformerBlock::declare(ParameterStore& store, const std::str
   block.fc2 = LinearLayer::declare(store, name + ".mlp.fc2", mlp_hidden, dim, init);
   block.dim = dim;
   block.heads = heads;
+  block.gelu = gelu;
   return block;
 }
 
 double TransformerBlock::scale() const { return 1 / std::sqrt(static_cast<double>(dim / heads)); }
 
 Tensor TransformerBlock::mlp(Context& context, const Tensor& x) const {
-  return fc2(context, run(context, Gelu{}, {fc1(context, x)})[Gelu::y]);
+  return fc2(context, run(context, Gelu{.form = gelu}, {fc1(context, x)})[Gelu::y]);
 }
 
 void TransformerBlock::operator()(Context& context, Residual& residual, const Sequences& sequences,

@@ -11,9 +11,10 @@ struct TransformerBlock {
   NormLayer norm1, norm2;
   LinearLayer qkv, proj, fc1, fc2;
   int64_t dim = 0, heads = 0;
+  Activation gelu = Activation::gelu;
 
   static TransformerBlock declare(ParameterStore& store, const std::string& name, int64_t dim, int64_t heads,
-                                  int64_t mlp_hidden);
+                                  int64_t mlp_hidden, Activation gelu);
 
   /// Factors of the two branches per sequence [sequences]; absent ones are 1.
   struct Scales {

@@ -18,7 +18,7 @@ DinoHead::DinoHead(ParameterStore& store, const std::string& prefix, const DinoH
                                           last ? config.bottleneck : config.hidden, init));
       if (last) break;
       if (config.batch_norm)
-        norms_.push_back(BatchNormLayer::declare(store, str(prefix, "mlp.", position++), config.hidden, Activation::gelu));
+        norms_.push_back(BatchNormLayer::declare(store, str(prefix, "mlp.", position++), config.hidden, config.gelu));
       ++position;
     }
   }
@@ -32,7 +32,7 @@ Tensor DinoHead::operator()(Context& context, const Tensor& features, const Mode
   for (size_t i = 0; i < mlp_.size(); ++i) {
     x = mlp_[i](context, x);
     if (i + 1 == mlp_.size()) break;
-    x = config_.batch_norm ? norms_[i](context, x, mode) : run(context, Gelu{}, {x})[Gelu::y];
+    x = config_.batch_norm ? norms_[i](context, x, mode) : run(context, Gelu{.form = config_.gelu}, {x})[Gelu::y];
   }
   const Tensor unit = run(context, L2Normalize{}, {x})[L2Normalize::y];
   const ParameterStore& store = *weight_v_.store;
@@ -41,16 +41,17 @@ Tensor DinoHead::operator()(Context& context, const Tensor& features, const Mode
   return run(context, Linear{.output = store.dtype()}, {unit, prototypes})[Linear::y];  // logits stay wide
 }
 
-Predictor::Predictor(ParameterStore& store, const std::string& prefix, int64_t dim, int64_t hidden, bool batch_norm) {
+Predictor::Predictor(ParameterStore& store, const std::string& prefix, int64_t dim, int64_t hidden, bool batch_norm, Activation gelu)
+    : gelu_(gelu) {
   const Init init = Init::truncated_normal(0.02);
   first_ = LinearLayer::declare(store, prefix + "0", dim, hidden, init);
-  if (batch_norm) norm_.push_back(BatchNormLayer::declare(store, prefix + "1", hidden, Activation::gelu));
+  if (batch_norm) norm_.push_back(BatchNormLayer::declare(store, prefix + "1", hidden, gelu));
   second_ = LinearLayer::declare(store, prefix + (batch_norm ? "3" : "2"), hidden, dim, init);
 }
 
 Tensor Predictor::operator()(Context& context, const Tensor& logits, const Mode& mode) const {
   const Tensor hidden = first_(context, logits);
-  const Tensor active = norm_.empty() ? run(context, Gelu{}, {hidden})[Gelu::y] : norm_.front()(context, hidden, mode);
+  const Tensor active = norm_.empty() ? run(context, Gelu{.form = gelu_}, {hidden})[Gelu::y] : norm_.front()(context, hidden, mode);
   return second_(context, active, /*wide=*/true);
 }
 

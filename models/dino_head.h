@@ -16,6 +16,7 @@ struct DinoHeadConfig {
   int64_t layers = 3;             ///< of the MLP, before the last layer
   bool batch_norm = false;
   bool norm_last_layer = true;    ///< keep the length of each prototype at 1
+  Activation gelu = Activation::gelu;  ///< or gelu_tanh
 };
 
 /// The projection head of DINO (Caron et al., 2021, section 3.1): an MLP, L2 normalisation, and a weight-normalised linear
@@ -40,12 +41,13 @@ class DinoHead {
 /// paper does not give its dimensions; here the hidden layer is given and input and output are the prototypes.
 class Predictor {
  public:
-  Predictor(ParameterStore& store, const std::string& prefix, int64_t dim, int64_t hidden, bool batch_norm);
+  Predictor(ParameterStore& store, const std::string& prefix, int64_t dim, int64_t hidden, bool batch_norm, Activation gelu);
 
   /// logits [rows, dim] → [rows, dim].
   Tensor operator()(Context& context, const Tensor& logits, const Mode& mode) const;
 
  private:
+  Activation gelu_;
   LinearLayer first_, second_;
   std::vector<BatchNormLayer> norm_;
 };

@@ -14,7 +14,7 @@ Network::Network(const NetworkConfig& config, const Placement& placement, uint64
     : backbone_(make_backbone(parameters_, "backbone.", config.backbone)),
       head_(parameters_, "head.", with_input(config.head, feature_dim(backbone_))) {
   if (config.predictor_hidden)
-    predictor_.emplace(parameters_, "predictor.", config.head.out, *config.predictor_hidden, config.head.batch_norm);
+    predictor_.emplace(parameters_, "predictor.", config.head.out, *config.predictor_hidden, config.head.batch_norm, config.head.gelu);
   parameters_.allocate(placement, seed, gradients);
 }
 

@@ -62,6 +62,11 @@ std::string nearest(const std::string& word, const std::vector<std::string>& can
   return best;
 }
 
+Activation gelu_named(const std::string& name) {
+  check<UsageError>(name == "erf" || name == "tanh", "--gelu ", name, " is not known (known: erf, which is exact, and tanh)");
+  return name == "erf" ? Activation::gelu : Activation::gelu_tanh;
+}
+
 const std::vector<std::string>& backbone_names() {
   static const std::vector<std::string> names = {"vit_tiny", "vit_small", "vit_base", "resnet18",  "resnet34",   "resnet50",
                                                  "resnet101", "resnet152", "conv_small", "hybrid_small", "deit_tiny", "deit_small"};
@@ -106,6 +111,7 @@ Backbone make_backbone(ParameterStore& store, const std::string& prefix, const B
                                      .heads = config.heads.value_or(size->second.heads),
                                      .mlp_ratio = config.mlp_ratio.value_or(4),
                                      .drop_path_rate = config.drop_path_rate,
+                                     .gelu = config.gelu,
                                      .conv_stem = size->second.conv_stem,
                                      .recompute = config.recompute});
 }

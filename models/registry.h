@@ -18,6 +18,7 @@ struct BackboneConfig {
   int64_t channels = 3;
   int64_t patch_size = 16;         ///< ViT and hybrid
   double drop_path_rate = 0;       ///< ViT and hybrid
+  Activation gelu = Activation::gelu;  ///< ViT and hybrid: or gelu_tanh
   bool recompute = false;          ///< ViT and hybrid: keep less for backward and compute it anew
   std::optional<int64_t> embed_dim, depth, heads;
   std::optional<double> mlp_ratio;
@@ -26,6 +27,9 @@ struct BackboneConfig {
 };
 
 using Backbone = std::variant<VisionTransformer, ConvNet, ResNet>;
+
+/// The form of GELU that `name` (erf, tanh) stands for. Throws UsageError for another name.
+Activation gelu_named(const std::string& name);
 
 /// Names that `make_backbone` knows, for messages.
 const std::vector<std::string>& backbone_names();

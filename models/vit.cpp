@@ -29,7 +29,7 @@ VisionTransformer::VisionTransformer(ParameterStore& store, const std::string& p
       const bool last = stage + 1 == stages;
       const std::string name = str(prefix, "stem.", stage);
       stem_.push_back(ConvLayer::declare(store, name + ".0", in, last ? config.dim : out, 3, 2));
-      stem_norms_.push_back(BatchNormLayer::declare(store, name + ".1", last ? config.dim : out, Activation::gelu));
+      stem_norms_.push_back(BatchNormLayer::declare(store, name + ".1", last ? config.dim : out, config.gelu));
       in = out;
     }
   } else {
@@ -43,7 +43,7 @@ VisionTransformer::VisionTransformer(ParameterStore& store, const std::string& p
   check<UsageError>(hidden >= 1, "--mlp-ratio ", config.mlp_ratio, " of --embed-dim ", config.dim,
                     " is less than one; use a larger one, such as 4");
   for (int64_t i = 0; i < config.depth; ++i)
-    blocks_.push_back(TransformerBlock::declare(store, str(prefix, "blocks.", i), config.dim, config.heads, hidden));
+    blocks_.push_back(TransformerBlock::declare(store, str(prefix, "blocks.", i), config.dim, config.heads, hidden, config.gelu));
   norm_ = NormLayer::declare(store, prefix + "norm", config.dim);
 }
 

@@ -17,6 +17,7 @@ struct VitConfig {
   int64_t heads = 6;
   double mlp_ratio = 4;
   double drop_path_rate = 0; ///< of the last block; rises linearly from 0
+  Activation gelu = Activation::gelu;  ///< or gelu_tanh
   bool conv_stem = false;    ///< patches by strided convolutions (a hybrid) instead of one linear map
   bool recompute = false;    ///< backward computes the activations inside of blocks anew instead of finding them kept
 };

@@ -78,6 +78,7 @@ NetworkConfig network_config(const TrainConfig& config) {
   backbone.channels = config.channels;
   backbone.patch_size = config.patch_size;
   backbone.drop_path_rate = config.drop_path_rate;
+  backbone.gelu = gelu_named(config.gelu);
   backbone.recompute = config.recompute;
   if (config.embed_dim) backbone.embed_dim = config.embed_dim;
   if (config.depth) backbone.depth = config.depth;
@@ -90,7 +91,8 @@ NetworkConfig network_config(const TrainConfig& config) {
                   .out = config.out_dim,
                   .layers = config.head_layers,
                   .batch_norm = config.use_bn_in_head,
-                  .norm_last_layer = config.norm_last_layer};
+                  .norm_last_layer = config.norm_last_layer,
+                  .gelu = backbone.gelu};
   if (config.predictor) network.predictor_hidden = config.predictor_hidden_dim;
   return network;
 }
@@ -164,6 +166,7 @@ void check_config(const TrainConfig& config) {
   optimizer_config(config);
   teacher_kind(config);
   stops_on_collapse(config);
+  gelu_named(config.gelu);
   placement(config);
   require_range("--momentum-teacher", config.momentum_teacher, 0, 1);
   require_range("--momentum-teacher-end", config.momentum_teacher_end, 0, 1);

@@ -33,6 +33,7 @@ struct TrainConfig {
   int64_t patch_size = 16;
   int64_t embed_dim = 0, depth = 0, heads = 0;  ///< 0: the architecture's own
   double mlp_ratio = 0;
+  std::string gelu = "erf";
   std::vector<int64_t> conv_widths;
   int64_t conv_pool = 2;
   int64_t out_dim = 65536;

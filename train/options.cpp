@@ -130,6 +130,7 @@ void add_network(Builder& b, TrainConfig& c) {
   b.add("depth", c.depth, "number of blocks; 0: the architecture's own");
   b.add("heads", c.heads, "attention heads; 0: the architecture's own");
   b.add("mlp-ratio", c.mlp_ratio, "hidden width of the MLPs over embed-dim; 0: the architecture's own");
+  b.add("gelu", c.gelu, "form of GELU: erf, which is exact, or tanh, its approximation");
   b.add("conv-widths", c.conv_widths, "channels of the stages of conv_small, with commas");
   b.add("conv-pool", c.conv_pool, "conv_small: the feature is the last map averaged to this many cells squared");
   b.add("out-dim", c.out_dim, "prototypes: outputs of the projection head");

@@ -143,6 +143,10 @@ BackboneRecipe from_configuration(const json& config) {
   backbone.depth = integer(config, "depth");
   backbone.heads = integer(config, "heads");
   backbone.mlp_ratio = number(config, "mlp-ratio");
+  if (const auto gelu = config.find("gelu"); gelu != config.end()) {  // older ones know only the exact form
+    check<FormatError>(gelu->is_string(), "weights: metadata: config: gelu: expected a name");
+    backbone.gelu = gelu_named(gelu->get<std::string>());
+  }
   if (auto widths = numbers<int64_t>(config, "conv-widths"); !widths.empty())
     backbone.conv_widths = std::move(widths);
   backbone.conv_pool = integer(config, "conv-pool");
@@ -253,6 +257,7 @@ void apply_overrides(BackboneRecipe& recipe, const BackboneOverrides& overrides)
   override_with(backbone.depth, overrides.depth);
   override_with(backbone.heads, overrides.heads);
   override_with(backbone.mlp_ratio, overrides.mlp_ratio);
+  if (overrides.gelu) backbone.gelu = gelu_named(*overrides.gelu);
   override_with(backbone.conv_widths, overrides.conv_widths);
   override_with(backbone.conv_pool, overrides.conv_pool);
   override_with(recipe.image_size, overrides.image_size);

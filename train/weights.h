@@ -36,6 +36,7 @@ struct BackboneOverrides {
   std::optional<std::string> arch{};
   std::optional<int64_t> patch_size{}, channels{}, embed_dim{}, depth{}, heads{}, conv_pool{};
   std::optional<double> mlp_ratio{};
+  std::optional<std::string> gelu{};
   std::optional<std::vector<int64_t>> conv_widths{};
   std::optional<int64_t> image_size{};  ///< pixels of the images that are shown to the network
   std::optional<std::vector<float>> mean{}, deviation{};

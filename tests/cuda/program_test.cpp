@@ -1,3 +1,4 @@
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "kernels/cuda_memory.h"
@@ -50,6 +51,35 @@ TEST_CASE("dino_engine trains the same on the GPU as on the CPU, and its weights
     scores.push_back(nlohmann::json::parse(result.out));
   }
   CHECK(scores[0]["k"] == scores[1]["k"]);
+}
+
+TEST_CASE("a network with the tanh form of GELU trains on the GPU, and its checkpoint says so to whoever computes features") {
+  Folder folder;
+  dino::testing::make_images(folder, 8);
+  const auto trained = run_program(train_command(folder, "run", "--gelu tanh --lr 0.1 --epochs 2 --precision f32 --device cuda"));
+  INFO(trained.err);
+  REQUIRE(trained.code == 0);
+  std::vector<std::vector<float>> features;
+  for (const std::string how : {"--device cpu", "--device cuda", "--device cuda --gelu erf"}) {
+    const auto result = run_program("features --weights " + folder / "run/checkpoint.safetensors" + " --data " + folder / "images" +
+                                    " --out " + folder / "f.npy" + " " + how);
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+    CHECK((result.err.find("gelu by tanh") != std::string::npos) == (how.find("erf") == std::string::npos));
+    const std::string file = dino::testing::read_file(folder / "f.npy");
+    std::vector<float> values(8 * 64);
+    REQUIRE(file.size() > values.size() * sizeof(float));
+    std::memcpy(values.data(), file.data() + file.size() - values.size() * sizeof(float), values.size() * sizeof(float));
+    features.push_back(values);
+  }
+  const auto distance = [&](size_t a, size_t b) {
+    float furthest = 0;
+    for (size_t i = 0; i < features[a].size(); ++i) furthest = std::max(furthest, std::abs(features[a][i] - features[b][i]));
+    return furthest;
+  };
+  INFO("cpu and cuda " << distance(0, 1) << ", tanh and erf " << distance(1, 2));
+  CHECK(distance(0, 1) < 5e-6f);
+  CHECK(distance(1, 2) > 2e-5f);
 }
 
 TEST_CASE("dino_engine trains in bf16 on the GPU and goes on after an interruption") {

@@ -107,6 +107,8 @@ TEST_CASE("every ablation trains and keeps finite weights") {
       [](TrainConfig& c) { c.precision = "bf16"; },
       [](TrainConfig& c) { c.precision = "bf16"; c.sinkhorn = 3; c.optimizer = "lars"; c.use_bn_in_head = true; },
       [](TrainConfig& c) { c.precision = "bf16"; c.loss = "mse"; c.predictor = true; c.norm_last_layer = false; c.optimizer = "sgd"; },
+      [](TrainConfig& c) { c.gelu = "tanh"; c.predictor = true; },
+      [](TrainConfig& c) { c.gelu = "tanh"; c.precision = "bf16"; c.arch = "hybrid_small"; c.use_bn_in_head = true; },
   };
   for (size_t i = 0; i < changes.size(); ++i) {
     INFO("change " << i);

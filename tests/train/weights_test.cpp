@@ -196,6 +196,14 @@ TEST_CASE("the configuration in a checkpoint's metadata describes its network") 
   CHECK(recipe.deviation == std::vector<float>{0.5f});
   CHECK_FALSE(infer_backbone(file, {.arch = "vit_tiny"}).backbone.conv_widths.has_value());
 
+  CHECK(recipe.backbone.gelu == Activation::gelu);  // of checkpoints from before there was a choice
+  file.tensors.metadata["config"] = R"({"arch":"vit_tiny","gelu":"tanh"})";
+  CHECK(infer_backbone(file, {}).backbone.gelu == Activation::gelu_tanh);
+  CHECK(infer_backbone(file, {.gelu = "erf"}).backbone.gelu == Activation::gelu);
+  CHECK_THAT(message_of<UsageError>([&] { infer_backbone(file, {.gelu = "relu"}); }), Catch::Contains("erf") && Catch::Contains("tanh"));
+
+  file.tensors.metadata["config"] = R"({"arch":"vit_tiny","gelu":3})";
+  CHECK_THROWS_AS(infer_backbone(file, {}), FormatError);
   file.tensors.metadata["config"] = "[1]";
   CHECK_THROWS_AS(infer_backbone(file, {}), FormatError);
   file.tensors.metadata["config"] = R"({"arch":"vit_tiny","depth":"many"})";

@@ -23,7 +23,7 @@ std::string describe(const BackboneRecipe& recipe, const Backbone& backbone) {
   std::string text = config.arch;
   if (const auto* vit = std::get_if<VisionTransformer>(&backbone))
     text += str(", patch ", vit->config().patch, ", ", vit->config().depth, " blocks, ", vit->config().heads,
-                " heads");
+                " heads", config.gelu == Activation::gelu_tanh ? ", gelu by tanh" : "");
   return text + str(", dim ", feature_dim(backbone), ", images of ", recipe.image_size, " pixels, ",
                     config.channels, " channels");
 }
@@ -90,6 +90,7 @@ void add_network_options(CLI::App& command, NetworkOptions& options) {
   command.add_option("--depth", o.depth, "Blocks")->group(network);
   command.add_option("--heads", o.heads, "Attention heads (dim / 64 for foreign weights)")->group(network);
   command.add_option("--mlp-ratio", o.mlp_ratio, "Hidden over outer width of the MLPs")->group(network);
+  command.add_option("--gelu", o.gelu, "erf, or tanh for weights that were trained with it")->group(network);
   command.add_option("--conv-widths", options.conv_widths, "Channels of the stages of conv_small")
       ->delimiter(',')
       ->group(network);
