@@ -29,60 +29,89 @@ View as_matrix(const View& filters) {
              : View(filters.data, filters.dtype, {filters.shape[0], filters.shape[1]}, 0, Device::cuda);
 }
 
-/// One block per filter and `channels` of its channels, which lie together on the side of checkpoints; through shared
+/// Some channels of one filter in shared memory, where those begin `stride` apart: a warp that goes over all channels of
+/// neighbouring places then meets every bank once, as far as there are so many.
+struct Part {
+  int area, channels, stride;
+
+  Part(int64_t area_, int64_t channels_) : area(static_cast<int>(area_)), channels(static_cast<int>(channels_)), stride(area | 1) {
+    const int places = (32 + channels - 1) / channels;  // of a warp
+    if (channels < 32 && area >= 32) stride = area + (places - area % 32 + 32) % 32;
+  }
+  size_t bytes() const { return static_cast<size_t>(channels) * static_cast<size_t>(stride) * sizeof(float); }
+
+  /// Calls f(channel, place) for all places of `own` channels, neighbours in neighbouring lanes.
+  template <class F>
+  __device__ void for_places(int own, const F& f) const {
+    if (area >= 32) {
+      for (int channel = static_cast<int>(threadIdx.x) / 32; channel < own; channel += kThreads / 32)
+        for (int place = static_cast<int>(threadIdx.x) % 32; place < area; place += 32) f(channel, place);
+    } else {
+      for (int i = static_cast<int>(threadIdx.x); i < own * area; i += kThreads) f(i / area, i % area);
+    }
+  }
+  /// The same, but neighbours are channels.
+  template <class F>
+  __device__ void for_channels(int own, const F& f) const {
+    for (int i = static_cast<int>(threadIdx.x); i < own * area; i += kThreads) f(i % own, i / own);
+  }
+};
+
+/// One block per filter and `part.channels` of its channels, which lie together on the side of checkpoints; through shared
 /// memory.
 template <class From, class To>
 __global__ void __launch_bounds__(kThreads)
-    pack_filters(const From* from, To* to, int64_t in_channels, int area, int channels, int64_t to_stride) {
-  extern __shared__ float part[];
-  const int64_t filter = blockIdx.x, first = static_cast<int64_t>(blockIdx.y) * channels;
-  const int own = static_cast<int>(min(int64_t{channels}, in_channels - first));
-  from += (filter * in_channels + first) * area;
-  for (int i = threadIdx.x; i < own * area; i += kThreads) part[i] = to_float(from[i]);
+    pack_filters(const From* from, To* to, int64_t in_channels, Part part, int64_t to_stride) {
+  extern __shared__ float values[];
+  const int64_t filter = blockIdx.x, first = static_cast<int64_t>(blockIdx.y) * part.channels;
+  const int own = static_cast<int>(min(int64_t{part.channels}, in_channels - first));
+  from += (filter * in_channels + first) * part.area;
+  part.for_places(own, [&](int channel, int place) {
+    values[channel * part.stride + place] = to_float(from[channel * part.area + place]);
+  });
   __syncthreads();
   to += filter * to_stride + first;
-  for (int i = threadIdx.x; i < own * area; i += kThreads) {
-    const int place = i / own, channel = i % own;
-    to[place * in_channels + channel] = from_float<To>(part[channel * area + place]);
-  }
+  part.for_channels(own, [&](int channel, int place) {
+    to[place * in_channels + channel] = from_float<To>(values[channel * part.stride + place]);
+  });
 }
 
 /// The way back, into gradients.
 template <class From, class To>
-__global__ void __launch_bounds__(kThreads) unpack_filters(const From* from, To* to, int64_t in_channels, int area,
-                                                           int channels, int64_t from_stride, bool add) {
-  extern __shared__ float part[];
-  const int64_t filter = blockIdx.x, first = static_cast<int64_t>(blockIdx.y) * channels;
-  const int own = static_cast<int>(min(int64_t{channels}, in_channels - first));
+__global__ void __launch_bounds__(kThreads) unpack_filters(const From* from, To* to, int64_t in_channels, Part part,
+                                                           int64_t from_stride, bool add) {
+  extern __shared__ float values[];
+  const int64_t filter = blockIdx.x, first = static_cast<int64_t>(blockIdx.y) * part.channels;
+  const int own = static_cast<int>(min(int64_t{part.channels}, in_channels - first));
   from += filter * from_stride + first;
-  for (int i = threadIdx.x; i < own * area; i += kThreads) {
-    const int place = i / own, channel = i % own;
-    part[channel * area + place] = to_float(from[place * in_channels + channel]);
-  }
+  part.for_channels(own, [&](int channel, int place) {
+    values[channel * part.stride + place] = to_float(from[place * in_channels + channel]);
+  });
   __syncthreads();
-  to += (filter * in_channels + first) * area;
-  for (int i = threadIdx.x; i < own * area; i += kThreads)
-    to[i] = from_float<To>(part[i] + (add ? to_float(to[i]) : 0.0f));
+  to += (filter * in_channels + first) * part.area;
+  part.for_places(own, [&](int channel, int place) {
+    To& target = to[channel * part.area + place];
+    target = from_float<To>(values[channel * part.stride + place] + (add ? to_float(target) : 0.0f));
+  });
 }
 
-/// Calls start(grid, area, channels of a block).
+/// Calls start(grid, part).
 template <class F>
 void for_filters(const ConvolutionShape& s, const F& start) {
-  const int64_t area = s.kernel * s.kernel, channels = std::clamp<int64_t>(kMostShared / area, 1, 32);
-  const Grid grid{{static_cast<unsigned>(s.out_channels), blocks_for(s.in_channels, channels)},
-                  kThreads,
-                  static_cast<size_t>(channels * area) * sizeof(float)};
-  start(grid, static_cast<int>(area), static_cast<int>(channels));
+  const int64_t area = s.kernel * s.kernel;
+  const Part part(area, std::clamp<int64_t>(kMostShared / area, 1, std::min<int64_t>(32, s.in_channels)));
+  const Grid grid{{static_cast<unsigned>(s.out_channels), blocks_for(s.in_channels, part.channels)}, kThreads, part.bytes()};
+  start(grid, part);
 }
 
 void pack(CudaStream& stream, const ConvolutionShape& s, const View& weight, const ConvolutionArrays& arrays) {
-  for_filters(s, [&](const Grid& grid, int area, int channels) {
+  for_filters(s, [&](const Grid& grid, const Part& part) {
     with_dtype(weight.dtype, [&](auto from) {
       with_dtype(arrays.dtype, [&](auto to) {
         using From = decltype(from);
         using To = decltype(to);
         launch(stream, "conv2d pack", pack_filters<From, To>, grid, weight.as<From>(), static_cast<To*>(arrays.filters),
-               s.in_channels, area, channels, arrays.filter_stride);
+               s.in_channels, part, arrays.filter_stride);
       });
     });
   });
@@ -90,13 +119,13 @@ void pack(CudaStream& stream, const ConvolutionShape& s, const View& weight, con
 
 void unpack(CudaStream& stream, const ConvolutionShape& s, Dtype dtype, const ConvolutionArrays& arrays,
             const Grad& dweight) {
-  for_filters(s, [&](const Grid& grid, int area, int channels) {
+  for_filters(s, [&](const Grid& grid, const Part& part) {
     with_dtype(dtype, [&](auto from) {
       with_dtype(dweight.view.dtype, [&](auto to) {
         using From = decltype(from);
         using To = decltype(to);
         launch(stream, "conv2d unpack", unpack_filters<From, To>, grid, static_cast<const From*>(arrays.filters),
-               dweight.view.as<To>(), s.in_channels, area, channels, arrays.filter_stride,
+               dweight.view.as<To>(), s.in_channels, part, arrays.filter_stride,
                dweight.mode == GradMode::add);
       });
     });

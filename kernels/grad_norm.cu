@@ -1,7 +1,8 @@
+#include "kernels/last_block.cuh"
 #include "kernels/segments.cuh"
 
-// GradNorm reads every gradient once, 4 bytes per element: blocks sum chunks of the flat buffer, and then one block per
-// tensor adds up its parts in order.
+// GradNorm reads every gradient once, 4 bytes per element: blocks sum chunks of the flat buffer, and the last of them adds up the
+// parts of tensors in order, a warp for each.
 namespace dino {
 inline namespace grad_norm_cu {
 
@@ -21,11 +22,19 @@ struct Squares {
   }
 };
 
-__global__ void __launch_bounds__(kSegmentThreads)
-    finish_norms(SegmentTable table, TensorPartials partials, float* norms) {
-  const Tensor tensor = table.at(static_cast<int>(blockIdx.x));
-  const double sum = tensor.active ? partials.total(tensor, 0) : 0;
-  if (threadIdx.x == 0) norms[tensor.index] = static_cast<float>(sqrt(sum));
+__global__ void __launch_bounds__(kSegmentThreads, 8)
+    sum_squares(Squares squares, SegmentTable table, int64_t elements, bool packed, TensorPartials partials, float* norms,
+                unsigned* counter) {
+  sum_chunk(squares, table, elements, packed, partials);
+  if (!is_last_block(counter, gridDim.x)) return;
+  const int lane = threadIdx.x % 32;
+  for (int i = static_cast<int>(threadIdx.x) / 32; i < table.tensors; i += kSegmentThreads / 32) {
+    const Tensor tensor = table.at(i);
+    double sum = tensor.active ? partials.sum(tensor, 0, lane, 32) : 0;
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, offset);
+    if (lane == 0) norms[i] = static_cast<float>(sqrt(sum));
+  }
 }
 
 __global__ void __launch_bounds__(kSegmentThreads)
@@ -43,11 +52,9 @@ void GradNorm::forward(CudaStream& stream, std::span<const View> in, std::span<c
   const SegmentTable table(in[segments]);
   const int64_t elements = in[grad].count();
   const TensorPartials partials = TensorPartials::in_scratch(stream, elements, table.tensors, 1);
-  launch(stream, "grad norm", sum_chunks<Squares>,
-         {blocks_for(table.tensors ? elements : 0, kSumChunk), kSegmentThreads}, Squares{in[grad].as<float>()}, table,
-         elements, aligned_to_packs({in[grad]}), partials);
-  launch(stream, "grad norm: tensors", finish_norms, {blocks_for(table.tensors, 1), kSegmentThreads}, table, partials,
-         out[norms].as<float>());
+  launch(stream, "grad norm", sum_squares, {blocks_for(table.tensors ? elements : 0, kSumChunk), kSegmentThreads},
+         Squares{in[grad].as<float>()}, table, elements, aligned_to_packs({in[grad]}), partials, out[norms].as<float>(),
+         tickets(stream, 1));
 }
 
 void Health::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {

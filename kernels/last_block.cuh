@@ -52,6 +52,17 @@ inline __device__ bool is_last_block(unsigned* counter, unsigned blocks) {
   return last;
 }
 
+/// The same for one warp of each of `blocks` blocks.
+inline __device__ bool is_last_warp(unsigned* counter, unsigned blocks) {
+  __threadfence();
+  __syncwarp();
+  unsigned before = 0;
+  if (threadIdx.x % 32 == 0) before = atomicInc(counter, blocks - 1);
+  const bool last = __shfl_sync(0xFFFFFFFFu, before, 0) == blocks - 1;
+  if (last) __threadfence();
+  return last;
+}
+
 /// Rows of partial sums, one for each of some blocks, and how these become sums over all. Up to 32 blocks are
 /// added up by the last of them; if there are more, sums of 32 come first, so that no block reads much.
 struct PartialRows {

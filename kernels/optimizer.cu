@@ -190,6 +190,11 @@ struct LarsSquares {
   }
 };
 
+__global__ void __launch_bounds__(kSegmentThreads)
+    sum_lars_squares(LarsSquares squares, SegmentTable table, int64_t elements, bool packed, TensorPartials partials) {
+  sum_chunk(squares, table, elements, packed, partials);
+}
+
 /// trust · ‖w‖ / ‖clip · g + decay · w‖ if both norms are positive, else 1.
 __global__ void __launch_bounds__(kSegmentThreads)
     trust_ratios(double trust, SegmentTable table, TensorPartials partials, TensorScalars* scalars) {
@@ -306,7 +311,7 @@ void Lars::forward(CudaStream& stream, std::span<const View> in, std::span<const
   auto* scalars = reinterpret_cast<TensorScalars*>(stream.scratch(scalars_bytes));
   launch(stream, "lars: scalars", prepare_momentum, {blocks_for(table.tensors, kSegmentThreads), kSegmentThreads}, clip,
          table, in[norms].as<float>(), stream.step(), scalars);
-  launch(stream, "lars: norms", sum_chunks<LarsSquares>, {blocks_for(elements, kSumChunk), kSegmentThreads},
+  launch(stream, "lars: norms", sum_lars_squares, {blocks_for(elements, kSumChunk), kSegmentThreads},
          LarsSquares{in[weight].as<float>(), in[grad].as<float>(), scalars}, table, elements,
          aligned_to_packs({in[weight], in[grad]}), partials);
   launch(stream, "lars: ratios", trust_ratios, {blocks_for(table.tensors, 1), kSegmentThreads}, trust, table, partials,

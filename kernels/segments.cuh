@@ -122,14 +122,17 @@ struct TensorPartials {
     return {reinterpret_cast<double*>(memory + before), stride};
   }
 
-  /// The sum over all of a tensor, by a whole block, in every thread.
-  __device__ double total(const Tensor& tensor, int kind) const {
+  /// The sum over every `step`th part of a tensor from part `first` on.
+  __device__ double sum(const Tensor& tensor, int kind, int first, int step) const {
     double sum = 0;
     if (tensor.end > tensor.begin)
-      for (int64_t chunk = tensor.begin / kSumChunk + threadIdx.x; chunk <= (tensor.end - 1) / kSumChunk;
-           chunk += kSegmentThreads)
+      for (int64_t chunk = tensor.begin / kSumChunk + first; chunk <= (tensor.end - 1) / kSumChunk; chunk += step)
         sum += sums[kind * stride + chunk + tensor.index];
-    return block_sum_f64<kSegmentThreads>(sum);
+    return sum;
+  }
+  /// The sum over all of a tensor, by a whole block, in every thread.
+  __device__ double total(const Tensor& tensor, int kind) const {
+    return block_sum_f64<kSegmentThreads>(sum(tensor, kind, static_cast<int>(threadIdx.x), kSegmentThreads));
   }
 };
 
@@ -157,8 +160,7 @@ __device__ void sum_tensor(Term& term, const Tensor& tensor, int64_t chunk_begin
 /// is wanted, and `term.add<N>(element, sums)` adds N elements to `Term::kKinds` sums. A thread adds up 64 elements in
 /// f32, and everything after that is f64.
 template <class Term>
-__global__ void __launch_bounds__(kSegmentThreads)
-    sum_chunks(Term term, SegmentTable table, int64_t elements, bool packed, TensorPartials partials) {
+__device__ void sum_chunk(Term term, const SegmentTable& table, int64_t elements, bool packed, const TensorPartials& partials) {
   __shared__ Tensor shared;
   const int64_t chunk_begin = int64_t{blockIdx.x} * kSumChunk, chunk_end = min(chunk_begin + kSumChunk, elements);
   if (threadIdx.x == 0) shared = table.holder(chunk_begin);

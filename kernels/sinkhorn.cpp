@@ -41,7 +41,7 @@ void Sinkhorn::forward(CpuStream& stream, std::span<const View> in, std::span<co
 }
 
 std::vector<Case<Sinkhorn>> Sinkhorn::cases(Tiny) {
-  return {{{}, {{{6, 5}}}}, {{.iterations = 1}, {{{3, 8}}}}, {{.iterations = 2}, {{{11, 2052}}}}};
+  return {{{}, {{{6, 5}}}}, {{.iterations = 1}, {{{3, 8}}}}, {{.iterations = 2}, {{{11, 2052}}}}, {{.iterations = 2}, {{{70, 516}}}}};
 }
 
 std::vector<Case<Sinkhorn>> Sinkhorn::cases(Real) { return {{{}, {{{256, 4096}}}}}; }

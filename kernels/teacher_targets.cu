@@ -4,124 +4,12 @@
 #include "kernels/launch.cuh"
 #include "kernels/store_whole.cuh"
 
-// What becomes of the teacher's logits. TeacherSoftmax and CenteredUnit take a block per row, which keeps the first 28
-// Ki elements in registers (14 Ki where rows do not fit packs); what a row has beyond them is read again, out of the L2
-// cache: 8 bytes per element and the center. TargetStatistics reads its matrix once, and sums over 64 rows of it twice.
+// Entropies of the teacher's targets, and how many prototypes are anybody's largest. The matrix is read once, and sums over 64 rows of
+// it twice.
 namespace dino {
 inline namespace teacher_targets_cu {
 
 using namespace cuda;
-
-constexpr int kRowThreads = 512;
-
-/// One row of logits without the center, in packs of N.
-template <int N>
-struct CenteredRow {
-  static constexpr int kPacks = N == 1 ? 28 : 14;  // in registers
-  static constexpr int64_t kStep = kRowThreads * N;
-  static constexpr int64_t kKept = kPacks * kStep;
-  const float *logits, *center;
-  int64_t dim;
-
-  __device__ CenteredRow(const float* matrix, const float* center, int64_t dim)
-      : logits(matrix + blockIdx.x * dim), center(center), dim(dim) {}
-
-  __device__ void read(int64_t column, float (&to)[N]) const {
-    load(logits + column, to);
-    if (!center) return;
-    float c[N];
-    load(center + column, c);
-#pragma unroll
-    for (int e = 0; e < N; ++e) to[e] -= c[e];
-  }
-  /// Calls f(pack, values) for the packs of this thread that stay in registers.
-  template <class F>
-  __device__ void for_kept(float (&values)[kPacks][N], const F& f) const {
-#pragma unroll
-    for (int pack = 0; pack < kPacks; ++pack)
-      if (const int64_t column = pack * kStep + threadIdx.x * N; column < dim) f(column, values[pack]);
-  }
-  /// Calls f(column, values) for the others.
-  template <class F>
-  __device__ void for_rest(const F& f) const {
-#pragma unroll 1
-    for (int64_t column = kKept + threadIdx.x * N; column < dim; column += kStep) {
-      float values[N];
-      read(column, values);
-      f(column, values);
-    }
-  }
-};
-
-template <int N>
-__global__ void __launch_bounds__(kRowThreads, 1)
-    teacher_softmax(const float* logits, const float* center, int64_t dim, const StepScalars* step, float* p) {
-  const float sharpen = static_cast<float>(1 / step->teacher_temp);
-  const CenteredRow<N> row(logits, center, dim);
-  float kept[CenteredRow<N>::kPacks][N];
-  float largest = -INFINITY, sum = 0;
-  row.for_kept(kept, [&](int64_t column, float(&x)[N]) {
-    row.read(column, x);
-#pragma unroll
-    for (int e = 0; e < N; ++e) largest = fmaxf(largest, x[e]);
-  });
-  row.for_rest([&](int64_t, const float(&x)[N]) {  // a running sum, as large as its maximum demands
-    float above = largest;
-#pragma unroll
-    for (int e = 0; e < N; ++e) above = fmaxf(above, x[e]);
-    if (above != largest) sum *= expf((largest - above) * sharpen);
-    largest = above;
-#pragma unroll
-    for (int e = 0; e < N; ++e) sum += expf((x[e] - largest) * sharpen);
-  });
-  const float top = block_max<kRowThreads>(largest);
-  if (sum != 0) sum *= expf((largest - top) * sharpen);
-  row.for_kept(kept, [&](int64_t, float(&x)[N]) {
-#pragma unroll
-    for (int e = 0; e < N; ++e) sum += x[e] = expf((x[e] - top) * sharpen);
-  });
-  const float scale = 1 / block_sum<kRowThreads>(sum);
-  float* target = p + blockIdx.x * dim;
-  row.for_kept(kept, [&](int64_t column, float(&x)[N]) {
-#pragma unroll
-    for (int e = 0; e < N; ++e) x[e] *= scale;
-    store(target + column, x);
-  });
-  row.for_rest([&](int64_t column, float(&x)[N]) {
-#pragma unroll
-    for (int e = 0; e < N; ++e) x[e] = expf((x[e] - top) * sharpen) * scale;
-    store(target + column, x);
-  });
-}
-
-template <int N>
-__global__ void __launch_bounds__(kRowThreads, 1)
-    centered_unit(const float* logits, const float* center, int64_t dim, float* p) {
-  const CenteredRow<N> row(logits, center, dim);
-  float kept[CenteredRow<N>::kPacks][N];
-  float sum = 0;
-  const auto add = [&](const float(&x)[N]) {
-#pragma unroll
-    for (int e = 0; e < N; ++e) sum = fmaf(x[e], x[e], sum);
-  };
-  row.for_kept(kept, [&](int64_t column, float(&x)[N]) {
-    row.read(column, x);
-    add(x);
-  });
-  row.for_rest([&](int64_t, const float(&x)[N]) { add(x); });
-  const float scale = 1 / fmaxf(sqrtf(block_sum<kRowThreads>(sum)), 1e-12f);
-  const auto write = [&](int64_t column, float(&x)[N]) {
-#pragma unroll
-    for (int e = 0; e < N; ++e) x[e] *= scale;
-    store(p + blockIdx.x * dim + column, x);
-  };
-  row.for_kept(kept, write);
-  row.for_rest(write);
-}
-
-bool rows_fit_packs(std::span<const View> in, std::span<const View> out) {
-  return fits_packs<float, 4>(in[0]) && fits_packs<float, 4>(in[1]) && fits_packs<float, 4>(out[0]);
-}
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
@@ -289,18 +177,6 @@ Parts allocate_parts(CudaStream& stream, const View& p) {
 }
 
 }  // namespace teacher_targets_cu
-
-void TeacherSoftmax::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
-  launch(stream, "teacher softmax", rows_fit_packs(in, out) ? teacher_softmax<4> : teacher_softmax<1>,
-         {blocks_for(in[logits].rows(), 1), kRowThreads}, in[logits].as<float>(), in[center].as<float>(),
-         in[logits].cols(), stream.step(), out[p].as<float>());
-}
-
-void CenteredUnit::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
-  launch(stream, "centered unit", rows_fit_packs(in, out) ? centered_unit<4> : centered_unit<1>,
-         {blocks_for(in[logits].rows(), 1), kRowThreads}, in[logits].as<float>(), in[center].as<float>(),
-         in[logits].cols(), out[p].as<float>());
-}
 
 void TargetStatistics::forward(CudaStream& stream, std::span<const View> in, std::span<const View> out) const {
   const Parts parts = allocate_parts(stream, in[p]);

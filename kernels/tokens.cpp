@@ -79,7 +79,10 @@ std::vector<Case<InterpolatePositions>> InterpolatePositions::cases(Tiny) {
   op.sequences.append(1, 2, 5);
   op.sequences.append(1, 3, 3);
   op.square[2] = false;
-  return {{op, {{{1, 10, 4}}}}};
+  // More columns than a block of a GPU takes, and stored grids that leave it few columns, or none, of its shared memory.
+  InterpolatePositions large;
+  large.sequences.append(1, 2, 3);
+  return {{op, {{{1, 10, 4}}}}, {op, {{{1, 10, 37}}}}, {large, {{{1, 901, 9}}}}, {large, {{{1, 3137, 2}}}}};
 }
 
 std::vector<Case<InterpolatePositions>> InterpolatePositions::cases(Real) {

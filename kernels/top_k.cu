@@ -39,11 +39,30 @@ __device__ float score_of(Key key) {
 }
 __device__ int64_t row_of(Key key) { return static_cast<uint32_t>(~key); }
 
+/// The steps of the network below for `size`, and for all up to 32, whose partners lie among 32 keys: a warp takes these into
+/// registers, one each.
+__device__ void sort_in_warps(Key* keys, int count, int size) {
+  __syncthreads();
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int begin = static_cast<int>(threadIdx.x) - lane; begin < count; begin += kThreads) {
+    const int at = begin + lane;
+    Key key = at < count ? keys[at] : 0;
+    for (int s = size; s <= max(size, 32); s *= 2)
+      for (int distance = min(s / 2, 16); distance > 0; distance /= 2) {
+        const Key partner = __shfl_xor_sync(0xFFFFFFFFu, key, distance);
+        const bool keeps_larger = ((at & s) == 0) == ((at & distance) == 0);
+        if ((partner > key) == keeps_larger) key = partner;
+      }
+    if (at < count) keys[at] = key;
+  }
+}
+
 /// Sorts `count` keys, a power of two, largest first (Batcher's bitonic network). All threads of the block
 /// take part.
 __device__ void sort(Key* keys, int count) {
-  for (int size = 2; size <= count; size *= 2)
-    for (int distance = size / 2; distance > 0; distance /= 2) {
+  sort_in_warps(keys, count, 2);
+  for (int size = 64; size <= count; size *= 2) {
+    for (int distance = size / 2; distance >= 32; distance /= 2) {
       __syncthreads();
       for (int pair = threadIdx.x; pair < count / 2; pair += kThreads) {
         const int low = 2 * pair - (pair & (distance - 1)), high = low + distance;
@@ -52,6 +71,8 @@ __device__ void sort(Key* keys, int count) {
         if ((a < b) == falls) keys[low] = b, keys[high] = a;
       }
     }
+    sort_in_warps(keys, count, size);
+  }
   __syncthreads();
 }
 
@@ -87,7 +108,7 @@ struct Scores {
 };
 
 /// Makes `best` [queries, k] the k best keys so far, largest first. With `first` it holds nothing yet.
-__global__ void __launch_bounds__(kThreads) merge_scores(Scores scores, int k, int capacity, bool first, Key* best) {
+__global__ void __launch_bounds__(kThreads, 8) merge_scores(Scores scores, int k, int capacity, bool first, Key* best) {
   extern __shared__ Key keys[];
   __shared__ int gathered;
   const Gathered own{keys, &gathered, k, capacity};
