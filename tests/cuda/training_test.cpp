@@ -72,10 +72,12 @@ TEST_CASE("six training steps on the GPU in bf16 stay near the reference") {
 
 TEST_CASE("a run on the GPU follows the run on the CPU") {
   const Data data;
-  for (const char* arch : {"vit_tiny", "conv_small", "hybrid_small"}) {
-    INFO(arch);
+  for (const auto& [arch, gelu] : {std::pair("vit_tiny", "erf"), {"conv_small", "erf"}, {"hybrid_small", "erf"}, {"hybrid_small", "tanh"}}) {
+    INFO(arch << ", " << gelu);
     TrainConfig config = data.config("cpu");
     config.arch = arch;
+    config.gelu = gelu;
+    config.use_bn_in_head = config.gelu == "tanh";
     Trainer cpu(config, *data.images);
     config.device = "cuda";
     Trainer gpu(config, *data.images);
@@ -86,6 +88,49 @@ TEST_CASE("a run on the GPU follows the run on the CPU") {
       CHECK(near(report.teacher_entropy, expected.teacher_entropy, 1e-3));
     }
     CHECK(difference(cpu.teacher().network().parameters(), gpu.teacher().network().parameters()) < 1e-3);
+  }
+}
+
+TEST_CASE("with rates per layer and a backbone that is frozen at first, a run on the GPU follows the run on the CPU") {
+  const Data data;
+  for (const char* optimizer : {"adamw", "sgd", "lars"}) {
+    INFO(optimizer);
+    TrainConfig config = data.config("cpu");
+    config.optimizer = optimizer;
+    config.layer_decay = 0.5;
+    config.freeze_backbone_epochs = 1;  // of 3, each of 3 steps: the graph of each kind of step is recorded and replayed
+    config.freeze_last_layer = 0;
+    config.warmup_epochs = 0;
+    if (config.optimizer != "adamw") config.lr = 0.1;
+    Trainer cpu(config, *data.images);
+    config.device = "cuda";
+    Trainer gpu(config, *data.images);
+    config.layer_decay = 1;
+    Trainer even(config, *data.images);
+
+    const auto backbone = [](Trainer& trainer, std::string_view name) {
+      const ParameterStore& parameters = trainer.student().parameters();
+      return values_of(parameters.tensor(parameters.find(name)));
+    };
+    const auto moved = [&](const std::vector<double>& from, const std::vector<double>& to) {
+      double sum = 0;
+      for (size_t i = 0; i < from.size(); ++i) sum += std::abs(to[i] - from[i]);
+      return sum;
+    };
+    const char *early = "backbone.blocks.0.mlp.fc1.weight", *head = "head.mlp.0.weight";
+    const std::vector<double> early_before = backbone(gpu, early), head_before = backbone(gpu, head);
+    for (int step = 0; step < 9; ++step) {
+      INFO("step " << step);
+      const StepReport expected = cpu.train_step(), report = gpu.train_step();
+      even.train_step();
+      CHECK(near(report.loss, expected.loss, 1e-4));
+      CHECK((backbone(gpu, early) == early_before) == (step < 3));
+      CHECK(backbone(gpu, head) != head_before);
+    }
+    CHECK(difference(cpu.student().parameters(), gpu.student().parameters()) < 1e-3);
+    CHECK(difference(cpu.teacher().network().parameters(), gpu.teacher().network().parameters()) < 1e-3);
+    // Three layers of two blocks: the first block learns at a quarter of the head's rate.
+    CHECK(moved(early_before, backbone(gpu, early)) < 0.5 * moved(early_before, backbone(even, early)));
   }
 }
 
@@ -213,9 +258,9 @@ TEST_CASE("recomputed activations change no bit of a run on the GPU and need les
   }
 }
 
-TEST_CASE("a step with the depth and the crops of ViT-S/16 is recorded whole, in at most 400 kernels in bf16 and 4 copies") {
+TEST_CASE("a step with the depth and the crops of ViT-S/16 is recorded whole, in at most 400 kernels and 4 copies") {
   const Data data;
-  for (const auto& [precision, most] : {std::pair("f32", 410), {"bf16", 400}}) {
+  for (const char* precision : {"f32", "bf16"}) {
     INFO(precision);
     TrainConfig config = data.config("cuda", precision);
     config.depth = 12;  // the number of kernels does not depend on widths, image sizes or the batch
@@ -227,7 +272,8 @@ TEST_CASE("a step with the depth and the crops of ViT-S/16 is recorded whole, in
     for (int step = 0; step < 3; ++step) trainer.train_step();
     // A step that waited for the device could not have been recorded.
     CHECK(trainer.runner().kernels_per_step() > 200);
-    CHECK(trainer.runner().kernels_per_step() <= most);
+    INFO("kernels " << trainer.runner().kernels_per_step());
+    CHECK(trainer.runner().kernels_per_step() <= 400);
     CHECK(trainer.runner().copies_per_step() <= 4);
   }
 }
