@@ -3,7 +3,8 @@
 # resident warps from ptxas; launches, instructions, memory traffic, bank conflicts and tensor-core work from the emulator
 # (docs/cuda_without_a_gpu.md) on the shapes of bench/cuda_gates/gate_cases.h. The figures are the same on every machine and in every
 # folder with the same compiler.
-#   bench/gates.sh            says what differs; 1 if something got worse, or if a kernel is new or gone
+#   bench/gates.sh            says what differs and what misses bench/gates.goals; 1 if something got worse or misses its goal, or if a
+#                             kernel is new or gone
 #   bench/gates.sh --update   writes bench/gates.lock anew
 #   bench/gates.sh --print    prints the figures
 # DINO_BUILD and DINO_EMULATOR are folders of builds to use instead of build/cuda and build/cuda_emulator.
@@ -50,5 +51,10 @@ HEADER
 case $mode in
   --print) cat "$work/new.lock" ;;
   --update) cp "$work/new.lock" bench/gates.lock; echo "bench/gates.lock: $(grep -vc '^#' bench/gates.lock) kernels" ;;
-  --check) "$table" compare bench/gates.lock "$work/new.lock" ;;
+  --check)
+    failed=0
+    "$table" compare bench/gates.lock "$work/new.lock" || failed=1
+    "$table" goals bench/gates.goals "$work/new.lock" || failed=1
+    exit "$failed"
+    ;;
 esac

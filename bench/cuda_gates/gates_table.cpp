@@ -2,33 +2,21 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <fstream>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <regex>
-#include <sstream>
 
-#include "kernels/error.h"
+#include "bench/cuda_gates/goals.h"
 
-// Makes one table of what can be counted about kernels without a GPU, and compares two of them:
+// Makes one table of what can be counted about kernels without a GPU, and compares it with another or with goals:
 //   gates_table make counters.json resources.txt useful.txt > new.lock
 //   gates_table compare gates.lock new.lock
+//   gates_table goals gates.goals new.lock
 // A line is the name of a kernel and figures name=value, sorted.
 namespace dino::bench {
 namespace {
 
 using nlohmann::json;
-
-/// The figures of one kernel as they are printed, in order.
-using Figures = std::vector<std::pair<std::string, std::string>>;
-using Table = std::map<std::string, Figures>;
-
-const std::string* find(const Figures& figures, const std::string& name) {
-  for (const auto& [key, value] : figures)
-    if (key == name) return &value;
-  return nullptr;
-}
 
 void replace_all(std::string& text, const std::string& from, const std::string& to) {
   for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())
@@ -62,32 +50,6 @@ std::string short_name(const std::string& mangled) {
   std::smatch match;
   if (!std::regex_search(name, match, space)) return name;
   return match[1].str() + ":" + std::regex_replace(name, space, "");
-}
-
-std::ifstream open(const std::string& path) {
-  std::ifstream file(path);
-  check<UsageError>(file.is_open(), path, ": cannot be read");
-  return file;
-}
-
-/// Reads "name key=value …", where '#' begins a comment.
-Table read_table(const std::string& path, bool mangled) {
-  Table table;
-  std::ifstream file = open(path);
-  for (std::string line; std::getline(file, line);) {
-    if (line.empty() || line[0] == '#') continue;
-    std::istringstream words(line);
-    std::string name, word;
-    words >> name;
-    Figures& figures = table[mangled ? short_name(name) : name];
-    figures.clear();
-    while (words >> word) {
-      const size_t equals = word.find('=');
-      check<FormatError>(equals != std::string::npos, path, ": ", word, ": expected name=value");
-      figures.emplace_back(word.substr(0, equals), word.substr(equals + 1));
-    }
-  }
-  return table;
 }
 
 /// Sums over all launches of one kernel.
@@ -127,7 +89,7 @@ std::map<std::string, Counts> read_counters(const std::string& path) {
 }
 
 void make(const std::string& counters, const std::string& resources, const std::string& useful) {
-  Table table = read_table(resources, true);
+  FigureTable table = read_figures(resources, short_name);
   std::map<std::string, Counts> counted = read_counters(counters);
   for (const auto& [name, counts] : counted) {
     Figures& figures = table[name];
@@ -172,15 +134,6 @@ const std::map<std::string, Rule> kRules = {
     {"tensor_useful", {Rule::less, 0.005}},
 };
 
-/// Numbers of "a/b/c"; "-" has none.
-std::vector<double> numbers(const std::string& text) {
-  std::vector<double> result;
-  std::istringstream parts(text);
-  for (std::string part; std::getline(parts, part, '/');)
-    if (part != "-" && part != "?") result.push_back(std::stod(part));
-  return result;
-}
-
 bool is_worse(const std::string& name, const std::string& before, const std::string& now) {
   const auto rule = kRules.find(name);
   if (rule == kRules.end()) return false;
@@ -194,7 +147,7 @@ bool is_worse(const std::string& name, const std::string& before, const std::str
 
 /// Prints what differs. Returns 1 if something got worse, or if a kernel is in one table only.
 int compare(const std::string& lock, const std::string& now) {
-  const Table before = read_table(lock, false), after = read_table(now, false);
+  const FigureTable before = read_figures(lock), after = read_figures(now);
   int worse = 0, changed = 0, unknown = 0;
   const auto say = [](const char* what, const std::string& name, const std::string& text) {
     std::printf("%-8s %s%s%s\n", what, name.c_str(), text.empty() ? "" : ": ", text.c_str());
@@ -227,7 +180,7 @@ int compare(const std::string& lock, const std::string& now) {
 int run(int argc, char** argv) {
   CLI::App app("What can be counted about kernels without a GPU.", "gates_table");
   app.require_subcommand(1);
-  std::string counters, resources, useful, lock, now;
+  std::string counters, resources, useful, lock, goals, now;
   CLI::App* making = app.add_subcommand("make", "Prints a table");
   making->add_option("counters", counters, "The emulator's counters")->required();
   making->add_option("resources", resources, "What kernel_resources.sh --mangled prints")->required();
@@ -235,7 +188,11 @@ int run(int argc, char** argv) {
   CLI::App* comparing = app.add_subcommand("compare", "Prints what differs; 1 if something got worse");
   comparing->add_option("lock", lock, "The table that was")->required();
   comparing->add_option("now", now, "The table that is")->required();
+  CLI::App* holding = app.add_subcommand("goals", "Prints what misses its goal; 1 if something does");
+  holding->add_option("goals", goals, "The goals")->required();
+  holding->add_option("table", now, "The table that is")->required();
   CLI11_PARSE(app, argc, argv);
+  if (holding->parsed()) return compare_with_goals(read_figures(now), goals);
   if (comparing->parsed()) return compare(lock, now);
   make(counters, resources, useful);
   return 0;
