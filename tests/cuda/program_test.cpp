@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/cuda_memory.h"
+#include "tests/augment/fixtures.h"
 #include "tests/train/run_folder.h"
 
 using namespace dino;
@@ -93,6 +94,52 @@ TEST_CASE("dino_engine trains in bf16 on the GPU and goes on after an interrupti
   const auto lines = lines_of(folder / "run/log.jsonl");
   REQUIRE(lines.size() == 6);
   for (const auto& line : lines) CHECK(std::isfinite(line["loss"].get<double>()));
+}
+
+TEST_CASE("images of five channels and floats, whose crops are made on the CPU, train the same on the GPU as on the CPU") {
+  Folder folder;
+  std::filesystem::create_directories(folder / "images");
+  for (int i = 0; i < 8; ++i) {
+    const auto bytes = fixtures::npy(fixtures::wide_pattern(40, 44, 5, SampleType::float32, i));
+    std::ofstream(folder / "images/" + std::to_string(i) + ".npy", std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  }
+  for (const std::string device : {"cpu", "cuda"}) {
+    const auto result = run_program(train_command(folder, device, "--precision f32 --device " + device));
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+  }
+  const auto cpu = lines_of(folder / "cpu/log.jsonl"), gpu = lines_of(folder / "cuda/log.jsonl");
+  REQUIRE(cpu.size() == 6);
+  REQUIRE(gpu.size() == cpu.size());
+  for (size_t i = 0; i < cpu.size(); ++i) CHECK(std::abs(gpu[i]["loss"].get<double>() - cpu[i]["loss"].get<double>()) < 1e-3);
+}
+
+TEST_CASE("--replay repeats a step of a run on the GPU, healthy or not, with the loss that it had") {
+  Folder folder;
+  dino::testing::make_images(folder, 8);
+  const auto replayed = [&](const std::string& run, int64_t step) {
+    const auto result = run_program("train --out " + folder / run + " --replay " + std::to_string(step) + " --json");
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+    return nlohmann::json::parse(result.out);
+  };
+  for (const std::string precision : {"f32", "bf16"}) {
+    INFO(precision);
+    REQUIRE(run_program(train_command(folder, precision, "--device cuda --precision " + precision)).code == 0);
+    const auto record = replayed(precision, 3);
+    CHECK(record["loss"] == lines_of(folder / precision + "/log.jsonl")[3]["loss"]);
+    CHECK(record["healthy"] == true);
+  }
+  // Finite for a while, then no longer.
+  const auto result = run_program(train_command(folder, "bad", "--device cuda --precision f32 --lr 1e15 --clip-grad 0 --optimizer sgd"));
+  INFO(result.err);
+  REQUIRE(result.code == 4);
+  const auto bad = nlohmann::json::parse(dino::testing::read_file(folder / "bad/bad_step.json"));
+  const auto record = replayed("bad", bad["step"]);
+  CHECK(record["loss"] == bad["loss"]);
+  CHECK(record["healthy"] == false);
+  CHECK(record.contains("first_not_finite"));
 }
 
 TEST_CASE("dino_engine info names the GPU, and says when it is emulated") {
