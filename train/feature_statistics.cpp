@@ -75,7 +75,7 @@ std::vector<double> eigenvalues(std::vector<double> matrix, size_t n) {
   Tridiagonal t = tridiagonal(std::move(matrix), n);
   auto& [d, e] = t;
   const double scale = *std::max_element(d.begin(), d.end());
-  const auto coupled = [&](size_t i) { return std::abs(e[i]) > std::numeric_limits<double>::epsilon() * scale; };
+  const auto coupled = [scale, &beside = e](size_t i) { return std::abs(beside[i]) > std::numeric_limits<double>::epsilon() * scale; };
   // Two or three steps split off an eigenvalue; the bound is for safety.
   for (size_t end = n - 1, steps = 0; end > 0 && steps < 50 * n; ++steps) {
     if (!coupled(end - 1)) {

@@ -25,8 +25,9 @@ std::vector<Crops> planned_crops(Arena& arena, const TrainConfig& config, Dtype 
   return micro_batches;
 }
 
-/// Code and tables of libraries that are read in when steps need them: measured with oneDNN 2.6, 8 to 13 MiB.
-constexpr size_t kPagesToCome = size_t{10} << 20;
+/// What comes with the first steps besides tensors: pages of libraries, code that oneDNN makes, heaps of threads. Measured with
+/// oneDNN 2.6: 14 to 18 MiB with transformers, up to 26 MiB with convolutions of large batches.
+constexpr size_t kPagesToCome = size_t{16} << 20;
 
 /// A line of what the system says about this process, in bytes.
 size_t bytes_of_status(std::string_view name) {

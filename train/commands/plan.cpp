@@ -211,12 +211,11 @@ void print_data(const Preview& view) {
   if (!unreadable.empty()) print_paths("  unreadable", unreadable.size(), unreadable);
   if (!tiny.empty()) print_paths(str("  below ", view.config.augment.local_crops_size).c_str(), tiny.size(), tiny);
   if (!copies.empty()) print_paths("  copies", copies.size(), copies);
-  for (const auto& [kind, names] : data.odd)
-    print_paths("  odd", names.size(), [&] {
-      std::vector<std::string> lines;
-      for (const std::string& name : names) lines.push_back(str(name, ": ", kind));
-      return lines;
-    }());
+  for (const auto& [kind, names] : data.odd) {
+    std::vector<std::string> odd;
+    for (const std::string& name : names) odd.push_back(str(name, ": ", kind));
+    print_paths("  odd", odd.size(), odd);
+  }
 }
 
 void print_run(const Preview& view) {
