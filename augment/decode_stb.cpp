@@ -39,6 +39,19 @@ bool bmp_is_complete(std::span<const uint8_t> bytes, int width, int height) {
   return little_endian(bytes, kOffsetAt, 4) + row_bytes * static_cast<uint64_t>(height) <= bytes.size();
 }
 
+/// Refuses a PNG with a chunk that is longer than the rest of the file: stb_image would make room for up to 2 GiB before it looks for
+/// the bytes. What follows the last chunk is none.
+void check_png_chunks(std::span<const uint8_t> bytes, std::string_view name) {
+  constexpr size_t kSignature = 8, kAround = 12;  // length, type and checksum
+  for (size_t at = kSignature; bytes.size() - at >= kAround;) {
+    uint64_t length = 0;
+    for (size_t i = 0; i < 4; ++i) length = length << 8 | bytes[at + i];
+    if (length > bytes.size() - at - kAround) throw_undecodable(name, "PNG", str("the file is truncated: a part at byte ", at, " says that it has ", length, " bytes"));
+    if (std::equal(bytes.begin() + static_cast<ptrdiff_t>(at) + 4, bytes.begin() + static_cast<ptrdiff_t>(at) + 8, "IEND")) return;
+    at += kAround + length;
+  }
+}
+
 }  // namespace
 
 Image decode_png_bmp(std::span<const uint8_t> bytes, std::string_view name) {
@@ -54,6 +67,7 @@ Image decode_png_bmp(std::span<const uint8_t> bytes, std::string_view name) {
   check_image_size(width, height, bytes.size(), 8 * 1032, name);
   if (is_bmp && !bmp_is_complete(bytes, width, height))
     throw_undecodable(name, format, "the file is truncated");
+  if (!is_bmp) check_png_chunks(bytes, name);
   const std::unique_ptr<stbi_uc, void (*)(void*)> pixels(
       stbi_load_from_memory(bytes.data(), length, &width, &height, &channels, 0), stbi_image_free);
   if (pixels == nullptr) throw_undecodable(name, format, stbi_failure_reason());
@@ -69,6 +83,7 @@ StoredValues decode_png16(std::span<const uint8_t> bytes, std::string_view name)
   int width = 0, height = 0, channels = 0;
   if (!stbi_info_from_memory(bytes.data(), length, &width, &height, &channels)) throw_undecodable(name, "PNG", stbi_failure_reason());
   check_values(width, height, channels, bytes.size(), name);
+  check_png_chunks(bytes, name);
   const std::unique_ptr<stbi_us, void (*)(void*)> samples(stbi_load_16_from_memory(bytes.data(), length, &width, &height, &channels, 0), stbi_image_free);
   if (samples == nullptr) throw_undecodable(name, "PNG", stbi_failure_reason());
   check_values(width, height, channels, bytes.size(), name);

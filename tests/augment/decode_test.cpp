@@ -202,6 +202,12 @@ TEST_CASE("a header that promises more than the file can hold is an error, not a
   file[kWidth + 1] = 0x02;  // beyond the longest side
   file[kWidth + 2] = file[kHeight + 2] = 0;
   CHECK(error_of(file).find("shrink it") != std::string::npos);
+  for (const Bytes& whole : {png(pattern(2, 2)), png16(pattern(2, 2))}) {
+    Bytes grown = whole;
+    constexpr size_t kAfterHeader = 33;  // the length of the first part after the header
+    grown[kAfterHeader] = 0x70;
+    CHECK(error_of(grown).find("a part at byte 33 says that it has 18") != std::string::npos);
+  }
 }
 
 }  // namespace
