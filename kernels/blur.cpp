@@ -20,18 +20,18 @@ inline uint8_t rounded(uint32_t sum) { return static_cast<uint8_t>((sum + (1u <<
 // out[i] from in[i - reach * step] to in[i + reach * step], reach = radius + 1: along a row the step is one
 // pixel, along a column (of a padded image whose rows are dense) one row.
 void filter_line(const uint8_t* in, ptrdiff_t step, size_t bytes, BoxFilter filter, uint8_t* out) {
-  const ptrdiff_t outer = (filter.radius + 1) * step;
+  const ptrdiff_t outer = (filter.radius + 1) * step, end = static_cast<ptrdiff_t>(bytes);
   if (filter.radius == 0) {
-    for (size_t i = 0; i < bytes; ++i) {
+    for (ptrdiff_t i = 0; i < end; ++i) {
       out[i] = rounded(filter.full * in[i] + filter.edge * (uint32_t(in[i - outer]) + in[i + outer]));
     }
   } else if (filter.radius == 1) {
-    for (size_t i = 0; i < bytes; ++i) {
+    for (ptrdiff_t i = 0; i < end; ++i) {
       const uint32_t inner = uint32_t(in[i - step]) + in[i] + in[i + step];
       out[i] = rounded(filter.full * inner + filter.edge * (uint32_t(in[i - outer]) + in[i + outer]));
     }
   } else {
-    for (size_t i = 0; i < bytes; ++i) {
+    for (ptrdiff_t i = 0; i < end; ++i) {
       uint32_t inner = 0;
       for (ptrdiff_t d = -outer + step; d < outer; d += step) inner += in[i + d];
       out[i] = rounded(filter.full * inner + filter.edge * (uint32_t(in[i - outer]) + in[i + outer]));

@@ -50,9 +50,7 @@ inline void write_text(const std::string& path, const std::string& text) {
 }
 
 /// The path of a file of tests/golden.
-inline std::string golden(const std::string& name) {
-  return (std::filesystem::path(__FILE__).parent_path().parent_path() / "golden" / name).string();
-}
+inline std::string golden(const std::string& name) { return DINO_TESTS_DIR "/golden/" + name; }
 
 /// `count` bytes of the object representation of `value`, which is little-endian.
 template <class T>
