@@ -8,9 +8,12 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "kernels/first_lanes-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace dino::channels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+namespace first = dino::first_lanes::HWY_NAMESPACE;
 
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
@@ -28,8 +31,8 @@ HWY_INLINE void for_channels(int64_t channels, const Body& body) {
   if (c < channels) {
     const auto mask = hn::FirstN(d, static_cast<size_t>(channels - c));
     body(
-        c, [&](const float* p) HWY_ATTR { return hn::MaskedLoad(mask, d, p); },
-        [&](V v, float* p) HWY_ATTR { hn::BlendedStore(v, mask, d, p); });
+        c, [&](const float* p) HWY_ATTR { return first::load(mask, d, p); },
+        [&](V v, float* p) HWY_ATTR { first::store(v, mask, d, p); });
   }
 }
 

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <typeindex>
 #include <vector>
 
 #include "kernels/step_scalars.h"
@@ -35,7 +34,7 @@ class CudaStream {
   /// The one object of type T of this stream, made when first asked for: where an op's `.cu` keeps library handles.
   template <class T>
   T& cache() {
-    std::shared_ptr<void>& slot = caches_[typeid(T)];
+    std::shared_ptr<void>& slot = caches_[&kKey<T>];
     if (!slot) slot = std::make_shared<T>();
     return *static_cast<T*>(slot.get());
   }
@@ -67,7 +66,10 @@ class CudaStream {
   std::vector<std::byte*> outgrown_;
   StepScalars* step_ = nullptr;
   std::unique_ptr<Pinned> pinned_;
-  std::map<std::type_index, std::shared_ptr<void>> caches_;
+  /// Its address stands for T: names would not do, which types of two files may share in their anonymous namespaces.
+  template <class T>
+  static inline const char kKey = 0;
+  std::map<const void*, std::shared_ptr<void>> caches_;
   int multiprocessors_ = 0;
 };
 

@@ -11,9 +11,12 @@
 
 #include <hwy/contrib/math/math-inl.h>
 
+#include "kernels/first_lanes-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace dino::rows::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+namespace first = dino::first_lanes::HWY_NAMESPACE;
 
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
@@ -29,8 +32,8 @@ HWY_INLINE void for_vectors(int64_t n, const Body& body) {
          [&](V v, float* p) HWY_ATTR { hn::StoreU(v, d, p + i); }, hn::FirstN(d, static_cast<size_t>(lanes)));
   if (i < n) {
     const auto mask = hn::FirstN(d, static_cast<size_t>(n - i));
-    body(i, [&](const float* p) HWY_ATTR { return hn::MaskedLoad(mask, d, p + i); },
-         [&](V v, float* p) HWY_ATTR { hn::BlendedStore(v, mask, d, p + i); }, mask);
+    body(i, [&](const float* p) HWY_ATTR { return first::load(mask, d, p + i); },
+         [&](V v, float* p) HWY_ATTR { first::store(v, mask, d, p + i); }, mask);
   }
 }
 

@@ -14,9 +14,12 @@
 
 #include <hwy/contrib/math/math-inl.h>
 
+#include "kernels/first_lanes-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace dino::rows::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+namespace first = dino::first_lanes::HWY_NAMESPACE;
 
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
@@ -31,10 +34,10 @@ HWY_INLINE void for_pieces(int64_t n, const Body& body) {
 }
 
 HWY_INLINE V load(const float* from, size_t count) {
-  return hn::MaskedLoad(hn::FirstN(D(), count), D(), from);
+  return first::load(hn::FirstN(D(), count), D(), from);
 }
 HWY_INLINE void store(V value, float* to, size_t count) {
-  hn::BlendedStore(value, hn::FirstN(D(), count), D(), to);
+  first::store(value, hn::FirstN(D(), count), D(), to);
 }
 
 /// e^(−2|u|) for u = √(2/π) (x + 0.044715 x³). Beyond ±13 it is 0 in f32.

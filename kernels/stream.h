@@ -5,7 +5,6 @@
 #include <memory>
 #include <tuple>
 #include <type_traits>
-#include <typeindex>
 #include <vector>
 
 #include "kernels/cuda_stream.h"
@@ -38,7 +37,7 @@ class CpuStream {
   /// that are costly to create. It must be asked for outside of parallel sections.
   template <class T>
   T& cache() {
-    std::shared_ptr<void>& slot = caches_[typeid(T)];
+    std::shared_ptr<void>& slot = caches_[&kKey<T>];
     if (!slot) slot = std::make_shared<T>();
     return *static_cast<T*>(slot.get());
   }
@@ -59,7 +58,10 @@ class CpuStream {
   ThreadPool pool_;
   std::vector<Block> scratch_;
   Block shared_, wide_;
-  std::map<std::type_index, std::shared_ptr<void>> caches_;
+  /// Its address stands for T: names would not do, which types of two files may share in their anonymous namespaces.
+  template <class T>
+  static inline const char kKey = 0;
+  std::map<const void*, std::shared_ptr<void>> caches_;
   StepScalars step_;
 };
 
