@@ -56,7 +56,8 @@ class HeaderReader {
       header_.descr = take_string();
     } else if (key == "fortran_order") {
       once(has_order_);
-      check<FormatError>(accept("False"), path_, ": fortran_order: expected False, found ", quote(text_));
+      const bool is_false = accept("False");  // before the text is quoted: it skips spaces
+      check<FormatError>(is_false, path_, ": fortran_order: expected False, found ", quote(text_));
     } else if (key == "shape") {
       once(has_shape_);
       read_shape();
@@ -96,7 +97,8 @@ class HeaderReader {
   }
 
   void expect(std::string_view token) {
-    check<FormatError>(accept(token), path_, ": header: expected ", quote(token), ", found ", quote(text_));
+    const bool found = accept(token);
+    check<FormatError>(found, path_, ": header: expected ", quote(token), ", found ", quote(text_));
   }
 
   std::string take_string() {

@@ -47,12 +47,13 @@ struct Scratch {
 
 #include <hwy/contrib/math/math-inl.h>
 
-#include "kernels/first_lanes-inl.h"
+#include "kernels/row_vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace dino::attention_head::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-namespace first = dino::first_lanes::HWY_NAMESPACE;
+using row_vectors::HWY_NAMESPACE::load_first;
+using row_vectors::HWY_NAMESPACE::store_first;
 
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
@@ -83,7 +84,7 @@ template <int R, int kVectors, bool kMasked, class M>
 HWY_NOINLINE void Tile(const Product& p, int64_t row, int64_t col, M mask) {
   const D d;
   const auto load = [&](const float* from, int vector) HWY_ATTR {
-    if (kMasked && vector == kVectors - 1) return first::load(mask, d, from + vector * kLanes);
+    if (kMasked && vector == kVectors - 1) return load_first(mask, d, from + vector * kLanes);
     return hn::LoadU(d, from + vector * kLanes);
   };
   V sum[R][kVectors];
@@ -123,7 +124,7 @@ HWY_NOINLINE void Tile(const Product& p, int64_t row, int64_t col, M mask) {
       float* const to = c + r * p.c_row + vector * kLanes;
       const V before = p.add ? load(c + r * p.c_row, vector) : hn::Zero(d);
       const V value = hn::MulAdd(sum[r][vector], factor, before);
-      if (kMasked && vector == kVectors - 1) first::store(value, mask, d, to);
+      if (kMasked && vector == kVectors - 1) store_first(value, mask, d, to);
       else hn::StoreU(value, d, to);
     }
   }
@@ -194,7 +195,7 @@ float Dot(const float* x, const float* y, int64_t n) {
   for (; i + kLanes <= n; i += kLanes) sum = hn::MulAdd(hn::LoadU(d, x + i), hn::LoadU(d, y + i), sum);
   if (i < n) {
     const auto mask = hn::FirstN(d, static_cast<size_t>(n - i));
-    sum = hn::MulAdd(first::load(mask, d, x + i), first::load(mask, d, y + i), sum);
+    sum = hn::MulAdd(load_first(mask, d, x + i), load_first(mask, d, y + i), sum);
   }
   return hn::GetLane(hn::SumOfLanes(d, sum));
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/bfloat16.h"
 
@@ -20,6 +21,13 @@ namespace dino::bf16_pairs {
 using Pair = int32_t __attribute__((may_alias, aligned(2)));
 
 constexpr int64_t kLanes = 16;
+
+/// The pair at any address of a bf16.
+DINO_AVX512_BF16_INLINE int32_t pair_at(const BFloat16* from) {
+  int32_t pair;
+  std::memcpy(&pair, from, sizeof pair);
+  return pair;
+}
 
 /// Whether this processor has the instructions.
 inline bool supported() {
@@ -145,7 +153,7 @@ DINO_AVX512_BF16 __attribute__((noinline)) void tile(const Product& p, int64_t r
     for (int v = 0; v < kVectors; ++v) right[v] = (__m512bh)_mm512_loadu_si512(b + v * kLanes);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
-      const __m512bh left = (__m512bh)_mm512_set1_epi32(*reinterpret_cast<const Pair*>(a[r / 3] + r % 3 * a_row));
+      const __m512bh left = (__m512bh)_mm512_set1_epi32(pair_at(a[r / 3] + r % 3 * a_row));
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], left, right[v]);
     }

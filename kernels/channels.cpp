@@ -8,12 +8,13 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "kernels/first_lanes-inl.h"
+#include "kernels/row_vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace dino::channels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-namespace first = dino::first_lanes::HWY_NAMESPACE;
+using row_vectors::HWY_NAMESPACE::load_first;
+using row_vectors::HWY_NAMESPACE::store_first;
 
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
@@ -31,8 +32,8 @@ HWY_INLINE void for_channels(int64_t channels, const Body& body) {
   if (c < channels) {
     const auto mask = hn::FirstN(d, static_cast<size_t>(channels - c));
     body(
-        c, [&](const float* p) HWY_ATTR { return first::load(mask, d, p); },
-        [&](V v, float* p) HWY_ATTR { first::store(v, mask, d, p); });
+        c, [&](const float* p) HWY_ATTR { return load_first(mask, d, p); },
+        [&](V v, float* p) HWY_ATTR { store_first(v, mask, d, p); });
   }
 }
 

@@ -11,31 +11,15 @@
 
 #include <hwy/contrib/math/math-inl.h>
 
-#include "kernels/first_lanes-inl.h"
+#include "kernels/row_vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace dino::rows::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-namespace first = dino::first_lanes::HWY_NAMESPACE;
+using row_vectors::HWY_NAMESPACE::for_vectors;
 
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
-
-/// Calls body(i, lanes, load, store) so that a row of any length is covered; the tail uses masked memory.
-template <class Body>
-HWY_INLINE void for_vectors(int64_t n, const Body& body) {
-  const D d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    body(i, [&](const float* p) HWY_ATTR { return hn::LoadU(d, p + i); },
-         [&](V v, float* p) HWY_ATTR { hn::StoreU(v, d, p + i); }, hn::FirstN(d, static_cast<size_t>(lanes)));
-  if (i < n) {
-    const auto mask = hn::FirstN(d, static_cast<size_t>(n - i));
-    body(i, [&](const float* p) HWY_ATTR { return first::load(mask, d, p + i); },
-         [&](V v, float* p) HWY_ATTR { first::store(v, mask, d, p + i); }, mask);
-  }
-}
 
 void Widen(const BFloat16* x, float* y, int64_t n) {
   const D d;

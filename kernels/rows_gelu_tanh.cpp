@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cmath>
 
 #include "kernels/rows.h"
@@ -14,31 +13,17 @@
 
 #include <hwy/contrib/math/math-inl.h>
 
-#include "kernels/first_lanes-inl.h"
+#include "kernels/row_vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace dino::rows::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-namespace first = dino::first_lanes::HWY_NAMESPACE;
+using row_vectors::HWY_NAMESPACE::for_vectors;
 
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 
 HWY_INLINE V set(double value) { return hn::Set(D(), static_cast<float>(value)); }
-
-/// Calls body(begin, count) for vectors and a shorter rest.
-template <class Body>
-HWY_INLINE void for_pieces(int64_t n, const Body& body) {
-  const auto lanes = static_cast<int64_t>(hn::Lanes(D()));
-  for (int64_t i = 0; i < n; i += lanes) body(i, static_cast<size_t>(std::min(lanes, n - i)));
-}
-
-HWY_INLINE V load(const float* from, size_t count) {
-  return first::load(hn::FirstN(D(), count), D(), from);
-}
-HWY_INLINE void store(V value, float* to, size_t count) {
-  first::store(value, hn::FirstN(D(), count), D(), to);
-}
 
 /// e^(−2|u|) for u = √(2/π) (x + 0.044715 x³). Beyond ±13 it is 0 in f32.
 struct Tail {
@@ -60,23 +45,23 @@ HWY_INLINE V logistic(V x, V e) {
 }
 
 void GeluTanh(const float* x, float* y, int64_t n) {
-  for_pieces(n, [&](int64_t i, size_t count) HWY_ATTR {
-    const V v = load(x + i, count);
-    store(hn::Mul(v, logistic(v, tail_of(v).e)), y + i, count);
+  for_vectors(n, [&](int64_t, auto load, auto store, auto) HWY_ATTR {
+    const V v = load(x);
+    store(hn::Mul(v, logistic(v, tail_of(v).e)), y);
   });
 }
 
 void GeluTanhBackward(const float* x, const float* dy, float* dx, int64_t n, bool add) {
-  for_pieces(n, [&](int64_t i, size_t count) HWY_ATTR {
-    const V v = load(x + i, count);
+  for_vectors(n, [&](int64_t, auto load, auto store, auto) HWY_ATTR {
+    const V v = load(x);
     const Tail tail = tail_of(v);
     const V rest = hn::Add(tail.e, set(1));
     const V inner = hn::MulAdd(hn::Mul(tail.bounded, tail.bounded), set(2 * kGeluTanhScale * 3 * 0.044715),
                                set(2 * kGeluTanhScale));
     const V bump = hn::Div(hn::Mul(tail.e, inner), hn::Mul(rest, rest));
     const V slope = hn::MulAdd(v, bump, logistic(v, tail.e));
-    const V g = load(dy + i, count);
-    store(add ? hn::MulAdd(g, slope, load(dx + i, count)) : hn::Mul(g, slope), dx + i, count);
+    const V g = load(dy);
+    store(add ? hn::MulAdd(g, slope, load(dx)) : hn::Mul(g, slope), dx);
   });
 }
 

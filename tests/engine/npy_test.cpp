@@ -88,7 +88,7 @@ TEST_CASE("a .npy header that breaks a rule is refused with one line that names 
        "descr: expected '<f8', '<f4', '<f2', '<i8', '<i4' or '|u1', found '>f4'"},
       {file_of("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", "a"), "descr: expected"},
       {file_of("{'descr': [('a', '<f4')]}"), "header: expected '''"},
-      {file_of("{'fortran_order': True}"), "fortran_order: expected False, found ' True}'"},
+      {file_of("{'fortran_order': True}"), "fortran_order: expected False, found 'True}'"},
       {file_of("{'shape': (-1,)}"), "shape: expected at most 4 non-negative integers"},
       {file_of("{'shape': (1, 1, 1, 1, 1)}"), "shape: expected at most 4"},
       {file_of("{'shape': (99999999999999999999,)}"), "shape: expected at most 4"},
